@@ -1,0 +1,105 @@
+"""Names of topics, consumer groups and Redis keys: every name in one file.
+
+No name ever holds patient data: StudyInstanceUIDs are the only identifiers in keys (design decision 11).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from zlib import crc32
+
+
+class Lane(StrEnum):
+    """Kafka has no priorities, so urgency by order (not by finding) is two topics."""
+
+    STAT = "stat"
+    ROUTINE = "routine"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topic names below an optional prefix, so that several sites or tests can share one cluster."""
+
+    prefix: str = ""
+
+    @property
+    def stat(self) -> str:
+        """Scans that are scored first."""
+        return f"{self.prefix}scans.stat"
+
+    @property
+    def routine(self) -> str:
+        """Scans that are scored after stat, but never starved."""
+        return f"{self.prefix}scans.routine"
+
+    @property
+    def events(self) -> str:
+        """Everything known about studies; compacted; the truth (design decision 3)."""
+        return f"{self.prefix}study.events"
+
+    @property
+    def dead(self) -> str:
+        """Scans that could not be scored through a fault of their own."""
+        return f"{self.prefix}scans.dead"
+
+    @property
+    def audit(self) -> str:
+        """State changes and people's decisions; never compacted."""
+        return f"{self.prefix}study.audit"
+
+    def lane(self, lane: Lane) -> str:
+        """The scan topic of a lane."""
+        return self.stat if lane is Lane.STAT else self.routine
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every topic, in the order of the data."""
+        return (self.stat, self.routine, self.events, self.dead, self.audit)
+
+
+SCORING_GROUP = "triage-scoring"
+FLAGGING_GROUP = "triage-flagging"
+
+
+def partition_of(study_instance_uid: str, partitions: int) -> int:
+    """The one partition of every topic that a study lives in (CRC-32, as librdkafka's ``consistent``)."""
+    return crc32(study_instance_uid.encode("ascii", "surrogateescape")) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """Redis keys below an optional prefix. Written by flagging alone (design decision 6).
+
+    ==========================  ===========  ==========================================================
+    key                         type         holds
+    ==========================  ===========  ==========================================================
+    ``queue``                   sorted set   StudyInstanceUID by rank (epoch seconds): the reading order
+    ``study:<uid>``             hash         ``item`` (JSON WorklistItem), ``offset``, ``partition``
+    ``images:<uid>``            hash         image key → JSON of what the fold keeps of it
+    ``partition:<n>``           hash         ``offset`` (next to apply), ``status``, ``target``, ``beat``
+    ``changes``                 stream       live changes: ``event``, ``item``; capped
+    ==========================  ===========  ==========================================================
+    """
+
+    prefix: str = "triage:"
+
+    @property
+    def queue(self) -> str:
+        """The reading order."""
+        return f"{self.prefix}queue"
+
+    @property
+    def changes(self) -> str:
+        """The live changes."""
+        return f"{self.prefix}changes"
+
+    def study(self, study_instance_uid: str) -> str:
+        """One study's item and source offset."""
+        return f"{self.prefix}study:{study_instance_uid}"
+
+    def images(self, study_instance_uid: str) -> str:
+        """One study's images, as the fold keeps them."""
+        return f"{self.prefix}images:{study_instance_uid}"
+
+    def partition(self, number: int) -> str:
+        """How far the view of one partition has come."""
+        return f"{self.prefix}partition:{number}"

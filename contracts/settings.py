@@ -1,0 +1,209 @@
+"""Every setting: name, type, default, unit, reason. Built once at the door; nothing below reads the environment.
+
+Environment: ``TRIAGE_<SECTION>__<NAME>``, e.g. ``TRIAGE_KAFKA__BOOTSTRAP=host:9092``. TOML: ``[section] name = …``.
+Reading environment and file is done in ``launch/settings_in.py``.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from contracts.findings import Urgency
+from contracts.names import Lane
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+class Section(BaseModel):
+    """An unknown name is an error, not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """The broker."""
+
+    bootstrap: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the brokers")
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="put before every topic and group name")
+    partitions: Count = Field(24, description="partition count of every topic; fixed at creation")
+    replication: Count = Field(3, description="replication factor of topics we create")
+    min_insync: Count = Field(2, description="min.insync.replicas of topics we create and expect")
+    create_topics: bool = Field(True, description="create missing topics at start")
+    require_durable: bool = Field(False, description="refuse to start on a broker that does not meet the two above")
+    memory_only: bool = Field(False, description="the broker keeps nothing across a restart (embedded Tansu): warn")
+    scan_retention_s: Seconds = Field(7 * 86400.0, description="retention.ms of scans.* and scans.dead, in seconds")
+    max_record_bytes: Bytes = Field(16 * MIB, description="largest record we send; stays under the broker's limit")
+    buffer_bytes: Bytes = Field(256 * MIB, description="high-water mark of the send buffer: above it 0xA700")
+    ack_timeout_s: Seconds = Field(20.0, description="longest wait for acks=all; below the modality's DIMSE timeout")
+    session_timeout_s: Seconds = Field(6.0, description="a consumer silent that long loses its partitions")
+    fetch_max_wait_ms: Count = Field(100, description="Tansu delivers late above 100 ms")
+    cooperative: bool = Field(True, description="cooperative-sticky rebalances; off where the broker cannot")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+
+
+class RedisSettings(Section):
+    """The queue's store."""
+
+    url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// URL")
+    key_prefix: str = Field("triage:", pattern=r"^[A-Za-z0-9:._-]*$", description="put before every key")
+    timeout_s: Seconds = Field(2.0, description="socket and connect timeout")
+    keep_days: Annotated[float, Field(gt=0)] = Field(30.0, description="a closed study leaves after that many days")
+    changes_max: Count = Field(10_000, description="length at which the stream of live changes is trimmed")
+
+
+class TritonSettings(Section):
+    """The inference server."""
+
+    url: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC endpoint")
+    request_timeout_s: Seconds = Field(10.0, description="deadline of one inference request")
+    retries: Annotated[int, Field(ge=0)] = Field(2, description="repeats of a retriable request within its deadline")
+    breaker_failures: Count = Field(5, description="consecutive peer failures that open the circuit breaker")
+    breaker_open_s: Seconds = Field(2.0, description="how long it stays open before one probe")
+
+
+class PayloadSettings(Section):
+    """Claim check: where instances go that are too large for a record."""
+
+    url: str = Field("", description="fsspec URL, e.g. file:///var/lib/triage/payload or s3://…; empty: none taken")
+    inline_limit_bytes: Bytes = Field(8 * MIB, description="larger instances go to the claim check")
+    max_bytes: Bytes = Field(2 * GIB, description="larger instances are refused")
+
+
+class LaneRule(Section):
+    """An image takes a lane when every given condition holds; the first rule that matches wins."""
+
+    lane: Lane = Lane.STAT
+    calling_ae: str = Field("", description="exact calling AE title")
+    modality: str = Field("", description="exact Modality")
+    description: str = Field("", description="regular expression searched in StudyDescription, ignoring case")
+    priority: Literal["", "low", "medium", "high"] = Field("", description="DIMSE priority (PS3.7 9.3.1.1)")
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> Self:
+        if not (self.calling_ae or self.modality or self.description or self.priority):
+            raise ValueError("a lane rule needs at least one condition")
+        return self
+
+
+class ProducerSettings(Section):
+    """The doors: C-STORE, STOW-RS, folder."""
+
+    host: str = Field("127.0.0.1", description="address of the DICOM listener")
+    port: Port = Field(11112, description="port of the DICOM listener; 0 takes a free one")
+    ae_title: Annotated[str, Field(min_length=1, max_length=16)] = "TRIAGE"
+    called_aes: tuple[str, ...] = Field((), description="accepted called AE titles; empty: any")
+    calling_aes: tuple[str, ...] = Field((), description="accepted calling AE titles; empty: any")
+    max_associations: Count = Field(64, description="associations at once")
+    max_pdu_bytes: Bytes = Field(1 * MIB, description="PDU length we announce (PS3.8 D.1)")
+    network_timeout_s: Seconds = Field(60.0, description="an association silent that long is closed")
+    stow_host: str = Field("127.0.0.1", description="address of the STOW-RS listener")
+    stow_port: Port = Field(11114, description="port of the STOW-RS listener; 0 takes a free one")
+    stow_max_body_bytes: Bytes = Field(4 * GIB, description="larger requests get 413")
+    folder: str = Field("", description="watched folder; empty: none")
+    folder_settle_s: Seconds = Field(2.0, description="a file unchanged that long is taken as complete")
+    folder_keep: bool = Field(False, description="move taken files to .taken/ instead of deleting them")
+    lane_rules: tuple[LaneRule, ...] = (
+        LaneRule(priority="high"),
+        LaneRule(description=r"\b(stat|emergency|trauma|stroke|code)\b"),
+    )
+
+
+class ScoringSettings(Section):
+    """Scoring."""
+
+    stat_weight: Count = Field(8, description="stat records taken for each routine one while both wait")
+    in_flight_images: Count = Field(32, description="scans fetched and not settled")
+    in_flight_bytes: Bytes = Field(256 * MIB, description="bytes of those")
+    threads: Count = Field(2, description="decoding threads")
+    decode_budget_bytes: Bytes = Field(1 * GIB, description="largest decoded instance, checked before decoding")
+    frame_budget_bytes: Bytes = Field(64 * MIB, description="largest single decoded frame")
+    drain_s: Seconds = Field(20.0, description="time to settle what is in flight on SIGTERM")
+    previews_url: str = Field("", description="fsspec URL for previews; empty: none are made")
+    preview_ttl_s: Seconds = Field(7 * 86400.0, description="previews older than that may be removed")
+
+
+class FlaggingSettings(Section):
+    """Flagging: when a study closes, when it must be told, in which order it is read."""
+
+    quiet_s: Seconds = Field(10.0, description="no image for that long and all settled: the study closes")
+    deadline_s: Seconds = Field(300.0, description="after its last image a study is told by then, whatever happens")
+    agree_slices: Count = Field(2, description="neighbouring slices that must be positive together")
+    agree_extent_mm: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="along the slice normal, for thin slices: a finding spans at least that much"
+    )
+    max_gap_mm: Annotated[float, Field(gt=0)] = Field(12.0, description="slices farther apart are no neighbours")
+    min_volume_ml: Annotated[float, Field(ge=0)] = Field(0.1, description="smaller agreed findings are not flagged")
+    key_images: Count = Field(5, description="key images told for each finding")
+    overtake_s: dict[Urgency, Annotated[float, Field(ge=0)]] = {
+        Urgency.CRITICAL: 0.0,
+        Urgency.URGENT: 3600.0,
+        Urgency.ROUTINE: 86400.0,
+    }
+    reading_target_s: dict[Urgency, Seconds] = {
+        Urgency.CRITICAL: 600.0,
+        Urgency.URGENT: 3600.0,
+        Urgency.ROUTINE: 86400.0,
+    }
+    max_wait_s: Seconds = Field(86400.0, description="hard maximum: nothing that arrived later than that overtakes")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name, table in (("overtake_s", self.overtake_s), ("reading_target_s", self.reading_target_s)):
+            if set(table) != set(Urgency):
+                raise ValueError(f"{name} needs a value for each of {', '.join(Urgency)}")
+        if max(self.overtake_s.values()) > self.max_wait_s:
+            raise ValueError("no overtake allowance may exceed max_wait_s")
+        return self
+
+
+class WorklistSettings(Section):
+    """The worklist's HTTP server."""
+
+    host: str = Field("127.0.0.1", description="loopback only until tokens are set")
+    port: Port = Field(8090, description="0 takes a free one")
+    reader_token: SecretStr = Field(SecretStr(""), description="bearer token that sees patient data")
+    ops_token: SecretStr = Field(SecretStr(""), description="bearer token that sees the queue without patient data")
+    stale_s: Seconds = Field(30.0, description="a partition whose owner is silent that long makes reads degraded")
+    page_size: Count = Field(100, description="items of one answer unless asked")
+
+
+class ProbeSettings(Section):
+    """Each service's /live, /ready and /metrics."""
+
+    host: str = "127.0.0.1"
+    producer_port: Port = 9101
+    worker_port: Port = 9102
+    worklist_port: Port = 9103
+
+
+class LogSettings(Section):
+    """Logs: one JSON object a line on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(Section):
+    """All settings. ``triage config`` prints the effective values."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    triton: TritonSettings = TritonSettings()
+    payload: PayloadSettings = PayloadSettings()
+    producer: ProducerSettings = ProducerSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    flagging: FlaggingSettings = FlaggingSettings()
+    worklist: WorklistSettings = WorklistSettings()
+    probes: ProbeSettings = ProbeSettings()
+    log: LogSettings = LogSettings()
+    model_repository: str = Field("triton_models", description="folder of the Triton model repository")

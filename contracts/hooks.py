@@ -21,7 +21,6 @@ class Stage(StrEnum):
     ROUTE = "route"
     INFER = "infer"
     SETTLE = "settle"
-    PREVIEW = "preview"
     FOLD = "fold"
     APPLY = "apply"
     SERVE = "serve"
@@ -56,7 +55,6 @@ class Happening(StrEnum):
     PEER_UP = "peer_up"
     ASSOCIATIONS = "associations"
     LIVE_READERS = "live_readers"
-    PREVIEW_FAILED = "preview_failed"
     FAULT = "fault"
 
 

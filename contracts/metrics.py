@@ -78,6 +78,5 @@ METRICS: dict[Happening, Metric] = {
     Happening.PEER_UP: Metric("triage_peer_up", _G, "1 while a peer answers.", ("peer",)),
     Happening.ASSOCIATIONS: Metric("triage_associations", _G, "DICOM associations open now."),
     Happening.LIVE_READERS: Metric("triage_live_readers", _G, "Readers of the live event stream."),
-    Happening.PREVIEW_FAILED: Metric("triage_previews_failed", _C, "Previews that could not be made."),
     Happening.FAULT: Metric("triage_faults", _C, "Unexpected errors that a guard caught.", ("where",)),
 }

@@ -129,8 +129,6 @@ class ScoringSettings(Section):
     decode_budget_bytes: Bytes = Field(1 * GIB, description="largest decoded instance, checked before decoding")
     frame_budget_bytes: Bytes = Field(64 * MIB, description="largest single decoded frame")
     drain_s: Seconds = Field(20.0, description="time to settle what is in flight on SIGTERM")
-    previews_url: str = Field("", description="fsspec URL for previews; empty: none are made")
-    preview_ttl_s: Seconds = Field(7 * 86400.0, description="previews older than that may be removed")
 
 
 class FlaggingSettings(Section):

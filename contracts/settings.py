@@ -43,13 +43,15 @@ class KafkaSettings(Section):
     session_timeout_s: Seconds = Field(6.0, description="a consumer silent that long loses its partitions")
     fetch_max_wait_ms: Count = Field(100, description="Tansu delivers late above 100 ms")
     cooperative: bool = Field(True, description="cooperative-sticky rebalances; off where the broker cannot")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: str = ""
-    ssl_certfile: str = ""
-    ssl_keyfile: str = ""
-    sasl_mechanism: str = ""
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to speak to the brokers; SSL in a cluster"
+    )
+    ssl_cafile: str = Field("", description="file with the certificate authority of the brokers")
+    ssl_certfile: str = Field("", description="file with our certificate (mTLS)")
+    ssl_keyfile: str = Field("", description="file with our key (mTLS)")
+    sasl_mechanism: str = Field("", description="e.g. SCRAM-SHA-512; empty: none")
+    sasl_username: str = Field("", description="SASL user")
+    sasl_password: SecretStr = Field(SecretStr(""), description="SASL password")
 
 
 class RedisSettings(Section):
@@ -101,7 +103,7 @@ class ProducerSettings(Section):
 
     host: str = Field("127.0.0.1", description="address of the DICOM listener")
     port: Port = Field(11112, description="port of the DICOM listener; 0 takes a free one")
-    ae_title: Annotated[str, Field(min_length=1, max_length=16)] = "TRIAGE"
+    ae_title: str = Field("TRIAGE", min_length=1, max_length=16, description="our AE title (PS3.5 6.2: up to 16)")
     called_aes: tuple[str, ...] = Field((), description="accepted called AE titles; empty: any")
     calling_aes: tuple[str, ...] = Field((), description="accepted calling AE titles; empty: any")
     max_associations: Count = Field(64, description="associations at once")
@@ -113,9 +115,9 @@ class ProducerSettings(Section):
     folder: str = Field("", description="watched folder; empty: none")
     folder_settle_s: Seconds = Field(2.0, description="a file unchanged that long is taken as complete")
     folder_keep: bool = Field(False, description="move taken files to .taken/ instead of deleting them")
-    lane_rules: tuple[LaneRule, ...] = (
-        LaneRule(priority="high"),
-        LaneRule(description=r"\b(stat|emergency|trauma|stroke|code)\b"),
+    lane_rules: tuple[LaneRule, ...] = Field(
+        (LaneRule(priority="high"), LaneRule(description=r"\b(stat|emergency|trauma|stroke|code)\b")),
+        description="which images take the stat lane; the first rule that matches wins, none is routine",
     )
 
 
@@ -143,16 +145,22 @@ class FlaggingSettings(Section):
     max_gap_mm: Annotated[float, Field(gt=0)] = Field(12.0, description="slices farther apart are no neighbours")
     min_volume_ml: Annotated[float, Field(ge=0)] = Field(0.1, description="smaller agreed findings are not flagged")
     key_images: Count = Field(5, description="key images told for each finding")
-    overtake_s: dict[Urgency, Annotated[float, Field(ge=0)]] = {
-        Urgency.CRITICAL: 0.0,
-        Urgency.URGENT: 3600.0,
-        Urgency.ROUTINE: 86400.0,
-    }
-    reading_target_s: dict[Urgency, Seconds] = {
-        Urgency.CRITICAL: 600.0,
-        Urgency.URGENT: 3600.0,
-        Urgency.ROUTINE: 86400.0,
-    }
+    overtake_s: dict[Urgency, Annotated[float, Field(ge=0)]] = Field(
+        {
+            Urgency.CRITICAL: 0.0,
+            Urgency.URGENT: 3600.0,
+            Urgency.ROUTINE: 86400.0,
+        },
+        description="overtake allowance: rank is arrival plus this",
+    )
+    reading_target_s: dict[Urgency, Seconds] = Field(
+        {
+            Urgency.CRITICAL: 600.0,
+            Urgency.URGENT: 3600.0,
+            Urgency.ROUTINE: 86400.0,
+        },
+        description="reading target: due time is arrival plus this",
+    )
     max_wait_s: Seconds = Field(86400.0, description="hard maximum: nothing that arrived later than that overtakes")
 
     @model_validator(mode="after")
@@ -179,16 +187,16 @@ class WorklistSettings(Section):
 class ProbeSettings(Section):
     """Each service's /live, /ready and /metrics."""
 
-    host: str = "127.0.0.1"
-    producer_port: Port = 9101
-    worker_port: Port = 9102
-    worklist_port: Port = 9103
+    host: str = Field("127.0.0.1", description="address of the probes; 0.0.0.0 in a cluster")
+    producer_port: Port = Field(9101, description="0 takes a free one")
+    worker_port: Port = Field(9102, description="0 takes a free one")
+    worklist_port: Port = Field(9103, description="0 takes a free one")
 
 
 class LogSettings(Section):
     """Logs: one JSON object a line on standard error."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG adds a line a stage")
 
 
 class Settings(Section):

@@ -9,9 +9,9 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Frozen(BaseModel):
-    """Values that travel between rooms: immutable, closed (an unknown field is an error)."""
+    """Values that travel between rooms: immutable, closed (an unknown field is an error), numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Label(StrEnum):

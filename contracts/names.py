@@ -59,6 +59,8 @@ class Topics:
 SCORING_GROUP = "triage-scoring"
 FLAGGING_GROUP = "triage-flagging"
 
+BEAT_S = 2.0  # how often the owner of a partition says in Redis that it lives; well below worklist.stale_s
+
 
 def partition_of(study_instance_uid: str, partitions: int) -> int:
     """The one partition of every topic that a study lives in (CRC-32, as librdkafka's ``consistent``)."""
@@ -69,15 +71,26 @@ def partition_of(study_instance_uid: str, partitions: int) -> int:
 class RedisKeys:
     """Redis keys below an optional prefix. Written by flagging alone (design decision 6).
 
-    ==========================  ===========  ==========================================================
+    ==========================  ===========  ==============================================================
     key                         type         holds
-    ==========================  ===========  ==========================================================
+    ==========================  ===========  ==============================================================
     ``queue``                   sorted set   StudyInstanceUID by rank (epoch seconds): the reading order
-    ``study:<uid>``             hash         ``item`` (JSON WorklistItem), ``offset``, ``partition``
-    ``images:<uid>``            hash         image key → JSON of what the fold keeps of it
-    ``partition:<n>``           hash         ``offset`` (next to apply), ``status``, ``target``, ``beat``
-    ``changes``                 stream       live changes: ``event``, ``item``; capped
-    ==========================  ===========  ==========================================================
+    ``study:<uid>``             hash         ``item`` (JSON WorklistItem), ``offset`` (of its last event),
+                                             ``partition``, ``fold`` (flagging alone)
+    ``images:<uid>``            hash         ``<sop>|<pixel digest>`` → JSON contracts.worklist.StoredImage
+    ``history:<uid>``           list         JSON contracts.worklist.HistoryEntry, in the order of the log
+    ``partition:<n>``           hash         ``offset`` (next to apply), ``status`` (ready | rebuilding),
+                                             ``target`` (log end to reach before ready), ``beat`` (epoch
+                                             seconds by Redis's own TIME, every BEAT_S), ``owner``, ``epoch``
+    ``changes``                 stream       live changes: ``event`` (Change), ``uid``, ``item`` (JSON
+                                             WorklistItem, position 0), ``offset``; capped
+    ``frames:<uid>``            hash         flagging alone: what the fold keeps of each frame
+    ``open:<n>``                set          flagging alone: studies of a partition that are not closed
+    ``leaving``                 sorted set   flagging alone: closed studies by the time they leave
+    ==========================  ===========  ==============================================================
+
+    A study is written whole in one script, so its keys agree. A uid in ``queue`` whose ``study`` hash is gone has
+    just left: skip it. ``partition:<n>`` missing means that nobody has built that part of the view yet.
     """
 
     prefix: str = "triage:"
@@ -103,3 +116,20 @@ class RedisKeys:
     def partition(self, number: int) -> str:
         """How far the view of one partition has come."""
         return f"{self.prefix}partition:{number}"
+
+    def history(self, study_instance_uid: str) -> str:
+        """One study's changes, in the order of the log."""
+        return f"{self.prefix}history:{study_instance_uid}"
+
+    def frames(self, study_instance_uid: str) -> str:
+        """What the fold keeps of each frame of a study."""
+        return f"{self.prefix}frames:{study_instance_uid}"
+
+    def open(self, number: int) -> str:
+        """The studies of one partition that are not closed."""
+        return f"{self.prefix}open:{number}"
+
+    @property
+    def leaving(self) -> str:
+        """Closed studies by the time they leave the view."""
+        return f"{self.prefix}leaving"

@@ -70,6 +70,21 @@ class ImageItem(Frozen):
     probability: float | None = None  # the highest of its frames, label "any"
 
 
+class StoredImage(Frozen):
+    """One image in the ``images:<uid>`` hash: the row readers see, and what the fold needs beside it."""
+
+    item: ImageItem
+    pixel_digest: str
+    arrived_at: float | None = None  # None: its score came, its arrival has not been seen
+
+
+class PartitionStatus(StrEnum):
+    """Field ``status`` of the ``partition:<n>`` hash."""
+
+    READY = "ready"
+    REBUILDING = "rebuilding"
+
+
 class HistoryEntry(Frozen):
     """One change of a study's state, in the order of the log."""
 

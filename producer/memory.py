@@ -1,0 +1,70 @@
+"""Two bounded memories that all doors share: what was acknowledged, and how many bytes are in hand."""
+
+import threading
+from collections import OrderedDict
+
+from contracts.scans import ScanHeaders
+
+Key = tuple[str, str, str, str]
+
+
+class Acknowledged:
+    """Images this process saw acknowledged by the broker: sent again, they are told Success and not sent on.
+
+    The lane is part of the key: an image sent again as stat goes out again, into the faster lane. Entries are kept
+    for an hour, because a sender's retry comes within minutes and what the log holds may change in the long run.
+    """
+
+    def __init__(self, limit: int = 50_000, keep_s: float = 3600.0) -> None:
+        self._limit, self._keep_s = limit, keep_s
+        self._seen: OrderedDict[Key, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def _key(headers: ScanHeaders) -> Key:
+        return (headers.sop_instance_uid, headers.pixel_digest, headers.digest, headers.lane.value)
+
+    def knows(self, headers: ScanHeaders, now_s: float) -> bool:
+        """Whether these very bytes were acknowledged within the hour. ``now_s``: any monotonic clock."""
+        with self._lock:
+            since = self._seen.get(self._key(headers))
+        return since is not None and now_s - since <= self._keep_s
+
+    def remember(self, headers: ScanHeaders, now_s: float) -> None:
+        """Only after the broker acknowledged both records."""
+        with self._lock:
+            self._seen[self._key(headers)] = now_s
+            self._seen.move_to_end(self._key(headers))
+            while len(self._seen) > self._limit:
+                self._seen.popitem(last=False)
+
+    def forget(self) -> None:
+        """A broker that keeps nothing was lost: what it acknowledged is gone."""
+        with self._lock:
+            self._seen.clear()
+
+
+class Budget:
+    """Bytes that all doors together may hold of objects not yet settled."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """Held now."""
+        return self._held_bytes
+
+    def take(self, size_bytes: int) -> bool:
+        """False, and nothing taken, where it would go over the limit."""
+        with self._lock:
+            fits = self._held_bytes + size_bytes <= self.limit_bytes
+            self._held_bytes += size_bytes if fits else 0
+        return fits
+
+    def give(self, size_bytes: int) -> None:
+        """Hands back what was taken."""
+        with self._lock:
+            self._held_bytes -= size_bytes

@@ -1,0 +1,1 @@
+"""The embedded stack: real servers as child processes, each in its own folder and on free loopback ports."""

@@ -1,0 +1,1 @@
+"""Clients of the peers that several rooms share."""

@@ -1,0 +1,169 @@
+"""Consumers: made in one place, with the guard against the lost ``resume()`` of kafka-python 3.0.12.
+
+Loops that own a consumer keep a ``Watchdog`` beside it (launch/clients/watchdog.py):
+
+    watchdog = Watchdog(WATCHDOG_S, time.monotonic)
+    for records in polls:
+        watchdog.delivered(records)                         # TopicPartitions that gave something
+        if watchdog.stuck(backlog_of(consumer)):            # assigned, not paused, records known to wait
+            consumer.close(autocommit=False); consumer = make_consumer(…)
+"""
+
+import functools
+from collections.abc import Iterable
+from types import MethodType
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+from contracts.errors import PeerRefused, PeerTimeout
+from contracts.scans import Place
+from contracts.settings import KafkaSettings
+from launch.clients.connect_call import PEER, client_config, mapped, opened
+from launch.clients.line_call import RECORD_OVERHEAD_BYTES
+
+FETCH_BYTES = 16 * 1024**2  # per partition and request; more only delays the other partitions
+HEARTBEATS_PER_SESSION = 6  # 1 s heartbeats in a session of 6 s: several may be lost
+PROBE_WAIT_MS = 1  # a probe wants the answer, not the records
+PROBE_TIMEOUT_MS = 5_000
+PROBE_POLL_MS = 50
+READ_TIMEOUT_S = 10.0
+
+
+def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
+    """Offsets are committed by the rooms alone; nothing is skipped when there is no offset."""
+    session_ms = int(settings.session_timeout_s * 1000)
+    assignor = CooperativeStickyAssignor if settings.cooperative else RangePartitionAssignor
+    return client_config(settings) | {
+        "client_id": "triage-reader",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "max_partition_fetch_bytes": max(FETCH_BYTES, settings.max_record_bytes + RECORD_OVERHEAD_BYTES),
+        "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+        "session_timeout_ms": session_ms,
+        "heartbeat_interval_ms": max(1, session_ms // HEARTBEATS_PER_SESSION),
+        "partition_assignment_strategy": [assignor],
+    }
+
+
+def make_consumer(settings: KafkaSettings, *, group: str | None, **overrides: Any) -> KafkaConsumer:
+    """A consumer with the guard. ``group`` None: positions are the caller's own, with ``assign``.
+
+    ``overrides`` are kafka-python's own settings. Blocks for up to BOOTSTRAP_MS; raises PeerError.
+    """
+    consumer = opened(KafkaConsumer, consumer_config(settings) | {"group_id": group} | overrides)
+    guard_resume(consumer)
+    return consumer
+
+
+def guard_resume(consumer: KafkaConsumer) -> None:
+    """Mends the fetcher of this consumer: records parked by ``pause()`` come back after ``resume()``.
+
+    The fetcher gives parked records back only while its current records are ``None``; drained records are false, but
+    not ``None``, so they block the way for ever; and records that are never drained (a busy other partition) would
+    block it for long. The guard clears the first and takes turns with the second.
+    """
+    fetcher: Fetcher = consumer._fetcher  # noqa: SLF001  # no public way; tests/test_launch fails without it
+    inner = fetcher.fetched_records
+
+    @functools.wraps(inner)
+    def fetched_records(self: Fetcher, *args: Any, **given: Any) -> Any:
+        current, parked = self._next_partition_records, self._paused_partition_records
+        if not current:
+            self._next_partition_records = None
+        elif any(not self._subscriptions.is_paused(tp) for tp in parked):
+            parked[current.topic_partition] = current
+            self._next_partition_records = None
+        return inner(*args, **given)
+
+    fetcher.fetched_records = MethodType(fetched_records, fetcher)
+
+
+def backlog_of(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+    """Records known to wait, by assigned partition that is not paused, from the last fetch; asks nobody."""
+    with mapped():
+        active = consumer.assignment() - consumer.paused()
+        ends = {tp: consumer.highwater(tp) for tp in active}
+        return {tp: max(0, end - (consumer.position(tp) or 0)) for tp, end in ends.items() if end is not None}
+
+
+def log_start(consumer: KafkaConsumer, tp: TopicPartition) -> int:
+    """The offset of the oldest record still kept: beyond a committed offset, records were lost. Raises PeerError."""
+    with mapped():
+        return int(consumer.beginning_offsets([tp])[tp])
+
+
+def log_end(consumer: KafkaConsumer, tp: TopicPartition) -> int:
+    """The offset that the next record will get. Raises PeerError."""
+    return log_ends(consumer, [tp])[tp]
+
+
+def log_ends(consumer: KafkaConsumer, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The ends of several partitions, right on every broker. The consumer itself is left as it is.
+
+    Tansu's answer to ListOffsets counts batches, not records, so a short-lived probe fetches at that place: the high
+    watermark that comes with a fetch is right on Tansu and on Apache Kafka.
+    """
+    wanted = list(tps)
+    probe = _probe(consumer)
+    try:
+        with mapped():
+            starts = probe.end_offsets(wanted)
+            probe.assign(wanted)
+            for tp in wanted:
+                probe.seek(tp, starts[tp])
+            return _highwaters(probe, wanted)
+    finally:
+        probe.close(autocommit=False)
+
+
+def _probe(consumer: KafkaConsumer) -> KafkaConsumer:
+    """A consumer like the given one, outside its group, that asks for as little as it can."""
+    kept = {name: value for name, value in consumer.config.items() if name.startswith(("ssl_", "sasl_", "security_"))}
+    config = kept | {
+        "bootstrap_servers": consumer.config["bootstrap_servers"],
+        "bootstrap_timeout_ms": consumer.config["bootstrap_timeout_ms"],
+        "group_id": None,
+        "enable_auto_commit": False,
+        "fetch_max_wait_ms": PROBE_WAIT_MS,
+        "max_partition_fetch_bytes": 1,
+    }
+    return opened(KafkaConsumer, config)
+
+
+def _highwaters(probe: KafkaConsumer, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+    for _ in range(PROBE_TIMEOUT_MS // PROBE_POLL_MS):
+        probe.poll(timeout_ms=PROBE_POLL_MS, max_records=1)
+        ends = {tp: probe.highwater(tp) for tp in tps}
+        known = {tp: end for tp, end in ends.items() if end is not None}
+        probe.pause(*known)  # answered: leave the next fetch to the others
+        if len(known) == len(tps):
+            return known
+    raise PeerTimeout(PEER, "the end of a partition is not told")
+
+
+def read_record(settings: KafkaSettings, place: Place, timeout_s: float = READ_TIMEOUT_S) -> Any:
+    """The ConsumerRecord at a place. Raises PeerRefused where it is gone (retention, compaction), else PeerError."""
+    reader = make_consumer(settings, group=None, auto_offset_reset="none", client_id="triage-read-one")
+    tp = TopicPartition(place.topic, place.partition)
+    try:
+        with mapped():
+            reader.assign([tp])
+            reader.seek(tp, place.offset)
+            for _ in range(max(1, int(timeout_s * 1000) // PROBE_POLL_MS)):
+                for record in reader.poll(timeout_ms=PROBE_POLL_MS, max_records=1).get(tp, ()):
+                    return _exactly(record, place)
+                if (reader.highwater(tp) or place.offset + 1) <= place.offset:
+                    break
+    finally:
+        reader.close(autocommit=False)
+    raise PeerRefused(PEER, f"no record at {place.topic}:{place.partition}:{place.offset}")
+
+
+def _exactly(record: Any, place: Place) -> Any:
+    if record.offset != place.offset:
+        raise PeerRefused(PEER, f"the record at {place.topic}:{place.partition}:{place.offset} is gone")
+    return record

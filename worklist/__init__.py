@@ -1,0 +1,1 @@
+"""The worklist: reads the view that flagging keeps and serves it, live. It writes nothing."""

@@ -1,0 +1,55 @@
+#!lua flags=no-writes
+-- One page of the queue and the state of every partition, read at one instant.
+--
+-- KEYS[1] queue        sorted set: StudyInstanceUID by rank; equal ranks by the bytes of the UID
+-- ARGV[1] study prefix the key of a study is prefix .. StudyInstanceUID; its field `item` is JSON
+-- ARGV[2] partition prefix, ARGV[3] number of partitions: prefix .. n, fields `status` and `beat`
+-- ARGV[4] limit
+-- ARGV[5], ARGV[6]     rank and UID of the last place already given; absent: from the front
+--
+-- Returns {total, first, {uid, rank, item or nil, ...}, {n, status, seconds since its beat, ...}}; first is 0-based.
+-- The study keys follow from the queue, so they cannot be named in KEYS: one Redis, not Redis Cluster.
+
+-- Lua's own < on strings follows the server's locale; Redis orders members by their bytes.
+local function comes_after(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
+local function first_place()
+  if not ARGV[5] then return 0 end
+  local place = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[5])
+  while true do -- among equal ranks: rare, and few
+    local here = redis.call('ZRANGE', KEYS[1], place, place, 'WITHSCORES')
+    if #here == 0 or tonumber(here[2]) ~= tonumber(ARGV[5]) or comes_after(here[1], ARGV[6]) then return place end
+    place = place + 1
+  end
+end
+
+local function partitions()
+  local found = {}
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+  for n = 0, tonumber(ARGV[3]) - 1 do
+    local state = redis.call('HMGET', ARGV[2] .. n, 'status', 'beat')
+    if state[1] then
+      found[#found + 1] = tostring(n)
+      found[#found + 1] = state[1]
+      found[#found + 1] = tostring(now - (tonumber(state[2]) or 0))
+    end
+  end
+  return found
+end
+
+local first = first_place()
+local places, at = {}, 0
+local range = redis.call('ZRANGE', KEYS[1], first, first + tonumber(ARGV[4]) - 1, 'WITHSCORES')
+for i = 1, #range, 2 do
+  places[at + 1], places[at + 2] = range[i], range[i + 1]
+  places[at + 3] = redis.call('HGET', ARGV[1] .. range[i], 'item')
+  at = at + 3
+end
+return {redis.call('ZCARD', KEYS[1]), first, places, partitions()}

@@ -1,0 +1,199 @@
+"""Reads the view that flagging keeps in Redis (layout: contracts/names.py RedisKeys). Nothing is written here.
+
+A page is one script, a study one transaction: one round trip each, and each read at one instant.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import redis.asyncio as aio
+from pydantic import ValidationError
+from redis import exceptions as foreign
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from contracts.errors import DecodeError, PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
+from contracts.names import RedisKeys
+from contracts.settings import RedisSettings
+from contracts.worklist import Change, HistoryEntry, ImageItem, StoredImage, WorklistItem
+from worklist.cursor import Cursor
+from worklist.view import Bounds, Page, PartitionView, Place, StreamChange, StudyView
+
+_PEER = "redis"
+_LUA = Path(__file__).with_name("page.lua").read_text(encoding="utf-8")
+_ONE_MORE_TRY = 1  # a connection that the server closed while it idled; the client's own default of 10 takes seconds
+
+# First match wins: the more special class stands first.
+_ERRORS: tuple[tuple[type[Exception], type[PeerError]], ...] = (
+    (foreign.BusyLoadingError, PeerBusy),
+    (foreign.TryAgainError, PeerBusy),
+    (foreign.MaxConnectionsError, PeerBusy),
+    (foreign.AuthenticationError, PeerRefused),
+    (foreign.TimeoutError, PeerTimeout),
+    (foreign.ConnectionError, PeerAway),
+    (foreign.RedisError, PeerRefused),
+    (OSError, PeerAway),
+)
+
+
+@asynccontextmanager
+async def _mapped() -> AsyncIterator[None]:
+    """Redis's and the socket's exceptions as ours. The detail is a class name: messages may quote stored values."""
+    try:
+        yield
+    except (foreign.RedisError, OSError) as problem:
+        ours = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
+        raise ours(_PEER, type(problem).__name__) from None
+
+
+class RedisView:
+    """``worklist.view.View`` on redis-py. Connects on first use, to a server that may be away."""
+
+    def __init__(self, settings: RedisSettings, partitions: int) -> None:
+        self._keys = RedisKeys(settings.key_prefix)
+        self._partitions = partitions
+        self._timeout_s = settings.timeout_s
+        self._client = _client(settings)
+        self._page = self._client.register_script(_LUA)
+
+    async def page(self, after: Cursor | None, limit: int) -> Page:
+        """See ``Source.page``."""
+        place = (after.rank, after.study_instance_uid) if after else ()
+        arguments = (self._keys.study(""), self._partition_prefix, self._partitions, limit, *place)
+        async with _mapped():
+            total, first, places, partitions = await self._page(keys=[self._keys.queue], args=arguments)
+        return Page(
+            total=total,
+            first=first,
+            places=[Place(rank.decode(), uid.decode(), item) for uid, rank, item in _threes(places)],
+            partitions=[PartitionView(int(n), status.decode(), float(age)) for n, status, age in _threes(partitions)],
+        )
+
+    async def study(self, study_instance_uid: str) -> StudyView:
+        """See ``View.study``."""
+        keys, pipeline = self._keys, self._client.pipeline(transaction=True)
+        pipeline.hget(keys.study(study_instance_uid), "item")
+        pipeline.hvals(keys.images(study_instance_uid))
+        pipeline.lrange(keys.history(study_instance_uid), 0, -1)
+        pipeline.zrank(keys.queue, study_instance_uid)
+        pipeline.time()
+        for number in range(self._partitions):
+            pipeline.hmget(keys.partition(number), ["status", "beat"])
+        async with _mapped():
+            item, images, history, place, time, *partitions = await pipeline.execute()
+        return StudyView(
+            item=_item(item) if item else None,
+            images=_images(images),
+            history=_history(history),
+            place=place,
+            partitions=_partition_views(partitions, _seconds(time)),
+        )
+
+    async def bounds(self) -> Bounds:
+        """See ``View.bounds``."""
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.xrange(self._keys.changes, count=1)
+        pipeline.xrevrange(self._keys.changes, count=1)
+        async with _mapped():
+            first, last = await pipeline.execute()
+        return Bounds(_first_id(first), _first_id(last))
+
+    async def changes(self, after: str, limit: int, wait_s: float = 0.0) -> tuple[str, Sequence[StreamChange]]:
+        """See ``View.changes``. A change that cannot be read is left out: readers of the list see it degraded."""
+        block_ms = int(min(wait_s, self._timeout_s / 2) * 1000) or None  # an idle stream is no dead socket
+        async with _mapped():
+            streams = cast("Any", await self._client.xread({self._keys.changes: after}, limit, block_ms))
+        entries = _entries(streams)
+        if not entries:
+            return after, ()
+        places = await self._places([fields.get(b"uid", b"") for _, fields in entries])
+        made = [_change(entry_id, fields, place) for (entry_id, fields), place in zip(entries, places, strict=True)]
+        return entries[-1][0].decode(), [change for change in made if change]
+
+    async def close(self) -> None:
+        """See ``View.close``."""
+        await self._client.aclose()
+
+    @property
+    def _partition_prefix(self) -> str:
+        return self._keys.partition(0).removesuffix("0")
+
+    async def _places(self, uids: Sequence[bytes]) -> list[int | None]:
+        pipeline = self._client.pipeline(transaction=False)
+        for uid in uids:
+            pipeline.zrank(self._keys.queue, uid)
+        async with _mapped():
+            return await pipeline.execute()
+
+
+def _client(settings: RedisSettings) -> "aio.Redis":
+    try:
+        return aio.Redis.from_url(
+            settings.url.get_secret_value(),
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            retry=Retry(NoBackoff(), _ONE_MORE_TRY),
+            protocol=2,  # the same answers from Redis and Valkey, whatever redis-py's default
+        )
+    except ValueError:
+        raise SettingsError("redis.url is not a redis://, rediss:// or unix:// URL.") from None
+
+
+def _threes(flat: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
+    return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+def _item(stored: bytes) -> WorklistItem:
+    try:
+        return WorklistItem.model_validate_json(stored)
+    except ValidationError:
+        raise DecodeError("study item", stored) from None
+
+
+def _images(stored: Sequence[bytes]) -> tuple[ImageItem, ...]:
+    try:
+        images = [StoredImage.model_validate_json(one) for one in stored]
+    except ValidationError:
+        raise DecodeError("study images", b"\n".join(stored)) from None
+    images.sort(key=lambda one: (one.arrived_at or 0.0, one.item.sop_instance_uid, one.pixel_digest))
+    return tuple(one.item for one in images)
+
+
+def _history(stored: Sequence[bytes]) -> tuple[HistoryEntry, ...]:
+    try:
+        return tuple(HistoryEntry.model_validate_json(one) for one in stored)
+    except ValidationError:
+        raise DecodeError("study history", b"\n".join(stored)) from None
+
+
+def _partition_views(stored: Sequence[Sequence[bytes | None]], now_s: float) -> list[PartitionView]:
+    return [
+        PartitionView(number, status.decode(), now_s - float(beat or 0))
+        for number, (status, beat) in enumerate(stored)
+        if status
+    ]
+
+
+def _seconds(time: tuple[int, int]) -> float:
+    return time[0] + time[1] / 1e6
+
+
+def _first_id(entries: Sequence[tuple[bytes, Any]]) -> str | None:
+    return entries[0][0].decode() if entries else None
+
+
+def _entries(streams: Sequence[tuple[bytes, Sequence[tuple[bytes, Mapping[bytes, bytes]]]]]) -> list[Any]:
+    return [entry for _, entries in streams or () for entry in entries]
+
+
+def _change(entry_id: bytes, fields: Mapping[bytes, bytes], place: int | None) -> StreamChange | None:
+    try:
+        item = WorklistItem.model_validate_json(fields[b"item"])
+        change = Change(fields[b"event"].decode())
+    except (KeyError, ValueError):  # ValidationError and UnicodeDecodeError are ValueErrors
+        return None
+    return StreamChange(
+        entry_id.decode(), change, item.model_copy(update={"position": 0 if place is None else place + 1})
+    )

@@ -1,0 +1,41 @@
+"""How far an answer can be trusted (pure): from what the partitions' owners report.
+
+A rebuilding or silent owner is never hidden behind an ``ok``; a fresh install is ok only once every partition reports.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts.worklist import PartitionStatus, QueueStatus
+from worklist.view import PartitionView
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The status and, where it is not ok, a sentence why."""
+
+    status: QueueStatus
+    detail: str = ""
+
+
+def standing(partitions: Sequence[PartitionView], count: int, stale_s: float) -> Standing:
+    """Silent owners first: nothing moves there; then what is missing or being rebuilt.
+
+    ``count`` is the one partition count of every topic. A status that is not known here is not ready.
+    """
+    silent = [p.number for p in partitions if p.silent_s > stale_s]
+    missing = sorted(set(range(count)) - {p.number for p in partitions})
+    rebuilding = [p.number for p in partitions if p.status != PartitionStatus.READY]
+    if silent:
+        detail = f"No worker keeps the queue current: {_named(silent)} silent for more than {stale_s:g} s."
+        return Standing(QueueStatus.DEGRADED, detail)
+    if missing:
+        return Standing(QueueStatus.REBUILDING, f"No worker has reported yet: {_named(missing)}.")
+    if rebuilding:
+        return Standing(QueueStatus.REBUILDING, f"The queue is being rebuilt: {_named(rebuilding)}.")
+    return Standing(QueueStatus.OK)
+
+
+def _named(numbers: Sequence[int]) -> str:
+    word = "partition" if len(numbers) == 1 else "partitions"
+    return f"{word} {', '.join(str(n) for n in sorted(numbers))}"

@@ -98,9 +98,11 @@ def opened(make: Callable[..., Client], config: dict[str, Any]) -> Client:
     try:
         with mapped():
             return make(**config, kafka_client=kept)
-    except PeerError:
+    except PeerError as problem:
         for net in nets:
             net.close()
+        if isinstance(problem, PeerTimeout):  # so it names a broker that refuses connections, too
+            raise PeerAway(PEER, "no broker answers at the bootstrap addresses") from problem
         raise
 
 

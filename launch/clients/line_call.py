@@ -19,7 +19,15 @@ from contracts.errors import PeerAway, PeerError, PeerTimeout
 from contracts.ports import Entry
 from contracts.scans import Place
 from contracts.settings import KafkaSettings
-from launch.clients.connect_call import PEER, REQUEST_TIMEOUT_MS, client_config, mapped, opened, peer_error
+from launch.clients.connect_call import (
+    BOOTSTRAP_MS,
+    PEER,
+    REQUEST_TIMEOUT_MS,
+    client_config,
+    mapped,
+    opened,
+    peer_error,
+)
 
 RECORD_OVERHEAD_BYTES = 64 * 1024  # batch and record framing, key and headers, above max_record_bytes
 DELIVERY_TIMEOUT_FACTOR = 3  # kafka-python never expires a batch itself: that wedges it (fault 2)
@@ -87,9 +95,11 @@ class Line:
         self._dropped = False
 
     def partitions(self, topic: str) -> int:
-        """The partition count of an existing topic. Raises PeerError."""
-        with mapped():
-            return len(self._producer.partitions_for(topic))
+        """The partition count of an existing topic, waited for up to BOOTSTRAP_MS. Raises PeerError."""
+        for _ in range(BOOTSTRAP_MS // MAX_BLOCK_MS):
+            with mapped(), suppress(errors.KafkaTimeoutError):
+                return len(self._producer.partitions_for(topic))
+        raise PeerTimeout(PEER, f"no metadata of {topic}")
 
     def knows(self, topics: Iterable[str]) -> bool:
         """Whether the newest metadata has every one of the topics."""

@@ -8,7 +8,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from contracts.settings import MIB, KafkaSettings
 from launch.stack.broker_call import brokers_in
@@ -70,9 +69,9 @@ class Cluster:
 class KafkaNode(Part):
     """One broker of a cluster. What it acknowledged is in its folder and there again after a restart."""
 
-    name: ClassVar[str] = "broker"
-    start_limit_s: ClassVar[float] = 60.0
-    stop_limit_s: ClassVar[float] = 20.0
+    name = "broker"
+    start_limit_s = 60.0
+    stop_limit_s = 20.0
 
     def __init__(self, folder: Path, number: int) -> None:
         super().__init__(folder)

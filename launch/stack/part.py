@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
-from typing import ClassVar
 
 from contracts.errors import TriageError
 from launch.stack.leash import spawn
@@ -19,7 +18,7 @@ from launch.stack.ports import LOOPBACK, HeldPort, hold_port
 
 POLL_S = 0.05  # how often a starting or stopping part is looked at
 ANSWER_LIMIT_S = 2.0  # one question to a starting server
-TAIL_BYTES = 4096  # of the log, told when a part does not start
+TAIL_BYTES = 32 * 1024  # of the log, looked through when a part does not start
 TAIL_LINES = 12
 
 
@@ -38,13 +37,14 @@ class Part(ABC):
     Ports are chosen once and kept: after a restart the address is the same.
     """
 
-    name: ClassVar[str]
-    start_limit_s: ClassVar[float] = 30.0
-    stop_limit_s: ClassVar[float] = 10.0
-    at_parents_death: ClassVar[signal.Signals] = signal.SIGKILL
+    name: str
+    start_limit_s: float = 30.0
+    stop_limit_s: float = 10.0
+    at_parents_death: signal.Signals = signal.SIGKILL
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self.cwd = self.folder
         self._ports: dict[str, HeldPort] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._group_ended = True  # its number may belong to somebody else by now
@@ -94,7 +94,7 @@ class Part(ABC):
             self._process = spawn(
                 self.command(),
                 env=self.environment(),
-                cwd=self.folder,
+                cwd=self.cwd,
                 log=self.log,
                 at_parents_death=self.at_parents_death,
             )
@@ -102,12 +102,18 @@ class Part(ABC):
             raise StartFailed(f"{self.name} could not be started: {error}") from error
         self._group_ended = False
 
+    @property
+    def ending(self) -> str:
+        """How the last process ended, in words."""
+        status = self.status or 0
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+
     def wait_until_answering(self, limit_s: float) -> None:
         """Returns when it answers. Raises StartFailed when it ended or has not answered in time."""
         end = time.monotonic() + limit_s
         while not self.answers():
             if not self.alive():
-                raise StartFailed(f"{self.name} ended with status {self.status} while starting.\n{self.log_tail()}")
+                raise StartFailed(f"{self.name} ended while starting ({self.ending}).\n{self.log_tail()}")
             if time.monotonic() > end:
                 raise StartFailed(f"{self.name} did not answer within {limit_s:g} s.\n{self.log_tail()}")
             time.sleep(POLL_S)
@@ -156,6 +162,11 @@ class Part(ABC):
         self._group_ended = True
         self.tidy()
 
+    def strike(self) -> None:
+        """SIGKILL to the whole process group without waiting: safe in a signal handler."""
+        if self._process is not None and not self._group_ended:
+            _kill_group(self._process.pid)
+
     def restart(self) -> None:
         """Stops it and starts it again on the same ports and folder."""
         self.stop()
@@ -195,7 +206,13 @@ class Part(ABC):
                 text = log.read().decode("utf-8", "replace")
         except OSError:
             return f"It wrote no log ({self.log})."
-        return "\n".join([f"The end of {self.log}:", *text.splitlines()[-TAIL_LINES:]])
+        lines = text.splitlines()
+        telling = [line for line in lines if self.telling(line)] or lines
+        return "\n".join([f"The end of {self.log}:", *telling[-TAIL_LINES:]])
+
+    def telling(self, line: str) -> bool:
+        """Whether a line of the log says what went wrong."""
+        return bool(line)
 
 
 def _kill_group(pid: int) -> None:

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
-from typing import ClassVar
 
 from launch.stack.part import ANSWER_LIMIT_S, Part, ProgramMissing
 from launch.stack.ports import LOOPBACK
@@ -19,7 +18,7 @@ class RedisServer(Part):
     second a power cut may cost is read again from the log. Snapshots (RDB) would only cost disk.
     """
 
-    name: ClassVar[str] = "redis"
+    name = "redis"
 
     def __init__(self, folder: Path, binary: Path | None = None) -> None:
         super().__init__(folder)

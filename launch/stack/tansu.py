@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from typing import ClassVar
 
 from launch.stack.broker_call import brokers_in
 from launch.stack.part import Part, ProgramMissing, port_open
@@ -16,8 +15,8 @@ _OWN_VARIABLES = ("CLUSTER_ID", "LISTENER_URL", "ADVERTISED_LISTENER_URL", "STOR
 class Tansu(Part):
     """One Tansu broker. Whatever it held is gone when it ends: a restarted one is an empty broker."""
 
-    name: ClassVar[str] = "broker"
-    memory_only: ClassVar[bool] = True
+    name = "broker"
+    memory_only = True
 
     @property
     def bootstrap(self) -> str:

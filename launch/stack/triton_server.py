@@ -1,13 +1,13 @@
 """The inference server: ``tritonserver`` from the ``nvidia-pytriton`` wheel, on the CPU, with its Python backend."""
 
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from signal import SIGTERM, Signals
-from typing import ClassVar
+from signal import SIGTERM
 
 from launch.stack.part import Part, ProgramMissing, StartFailed, http_ok
 from launch.stack.ports import LOOPBACK
@@ -19,16 +19,17 @@ STUB_TIMEOUT_S = 60  # a model imports onnxruntime and loads its graph on a busy
 SHM_DEFAULT_BYTES = 16 * 1024**2  # 32 images of 512 × 512 FP16 in flight without growing
 SHM_GROWTH_BYTES = 4 * 1024**2
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton keeps it, not a temporary file of ours
+_ERROR_LINE = re.compile(r"^E\d{4} |^error: |UNAVAILABLE")
 
 
 class TritonServer(Part):
     """One Triton server for one model repository, each model with its configuration ``configs/cpu.pbtxt``."""
 
-    name: ClassVar[str] = "triton"
-    start_limit_s: ClassVar[float] = 90.0
-    stop_limit_s: ClassVar[float] = EXIT_TIMEOUT_S + 10.0
+    name = "triton"
+    start_limit_s = 90.0
+    stop_limit_s = EXIT_TIMEOUT_S + 10.0
     # Its model processes are its own children: it must have the chance to end them.
-    at_parents_death: ClassVar[Signals] = SIGTERM
+    at_parents_death = SIGTERM
 
     def __init__(self, folder: Path, repository: Path) -> None:
         super().__init__(folder)
@@ -107,6 +108,10 @@ class TritonServer(Part):
     def answers(self) -> bool:
         """Whether every model of the repository is ready (``--strict-readiness``)."""
         return http_ok(f"http://{self.http}/v2/health/ready")
+
+    def telling(self, line: str) -> bool:
+        """Its errors: between them it prints tables of its options, a screen wide."""
+        return _ERROR_LINE.search(line) is not None
 
     def tidy(self) -> None:
         """A killed server leaves its shared memory."""

@@ -69,7 +69,7 @@ def pixel_digest(header: Header, part10: bytes) -> tuple[str, bool]:
 
 def _without_pixels(part10: bytes) -> str:
     header = read_header(part10)
-    leave_out = _COERCED | {int(tag) for tag in header.elements.keys() if int(tag) >> 16 == _PATIENT_GROUP}
+    leave_out = _COERCED | {tag for tag in map(int, header.elements.keys()) if tag >> 16 == _PATIENT_GROUP}
     return _hash(values(header.elements, header.little_endian, leave_out))
 
 

@@ -1,6 +1,7 @@
 """Claim check: objects too large for a record go to any fsspec store, before the record that names them is written."""
 
 import os
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ class PayloadStore:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self.up: bool | None = None
+        self._state = "unknown"
+
+    def peers(self) -> Mapping[str, str]:
+        """How the last write went."""
+        return {"payload": self._state}
 
     def put(self, part10: bytes) -> str:
         """The URL to read it from. Raises PeerAway, whatever the store's own complaint."""
@@ -28,9 +33,9 @@ class PayloadStore:
         try:
             self._write(claim, part10)
         except Exception as problem:  # every fsspec store has exceptions of its own
-            self.up = False
+            self._state = "away"
             raise PeerAway("payload store", type(problem).__name__) from problem
-        self.up = True
+        self._state = "up"
         return claim
 
     def _write(self, claim: str, part10: bytes) -> None:

@@ -76,28 +76,33 @@ class Reception:
         self._publisher, self._store = publisher, store
         self._hooks, self._clock = hooks, clock
 
-    def take(self, received: Received, *, wait_if_cut: bool = False) -> Outcome:
+    def take(self, received: Received, *, may_grow: bool = False) -> Outcome:
         """Stores one object and says what became of it. Success means durable (design decision 4).
 
-        ``wait_if_cut``: an object whose pixel data ends early is refused as unparsable, not taken as it is; a folder
-        asks for that while the file may still be growing.
+        ``may_grow``: a folder cannot tell a broken file from one that is still growing. An object whose pixel data
+        ends early is then unparsable, not taken as it is; and unparsable is a wait, which is not counted as refused.
         """
         with self._hooks.stage(Stage.RECEIVE, received.traceparent):
             try:
-                return self._told(received, self._examined(received, wait_if_cut=wait_if_cut))
+                return self._told(received, self._examined(received, may_grow=may_grow))
             except Rejected as refusal:
-                return self._refused(received, refusal.reason, refusal.detail)
+                if may_grow and refusal.reason is Reason.UNPARSABLE:
+                    return Outcome(refusal.reason, refusal.detail)
+                return self.refuse(received, refusal.reason, refusal.detail)
 
     def refuse(self, received: Received, reason: Reason, detail: str = "") -> Outcome:
-        """Counts an object that a door could not even take in whole."""
-        return self._refused(received, reason, detail)
+        """Counts a refused object, also one that a door could not even take in whole."""
+        happened, trace = self._hooks.happened, received.traceparent
+        happened(Happening.REFUSED, traceparent=trace, door=received.door.value, reason=reason.value)
+        sop_class, sop_instance = identity(received.part10)
+        return Outcome(reason, detail, received.sop_class_uid or sop_class, received.sop_instance_uid or sop_instance)
 
-    def _examined(self, received: Received, *, wait_if_cut: bool) -> Accepted:
+    def _examined(self, received: Received, *, may_grow: bool) -> Accepted:
         if len(received.part10) > self.limits.largest_bytes:
             raise Rejected(Reason.TOO_LARGE)
         with self._hooks.stage(Stage.INTAKE, received.traceparent):
             accepted = examine(received, self._lanes)
-        if wait_if_cut and not accepted.whole:
+        if may_grow and not accepted.whole:
             raise Rejected(Reason.UNPARSABLE, "pixel data missing or cut short")
         return accepted
 
@@ -136,12 +141,6 @@ class Reception:
     def _count(self, received: Received, lane: Lane) -> None:
         happened, trace = self._hooks.happened, received.traceparent
         happened(Happening.RECEIVED, traceparent=trace, door=received.door.value, lane=lane.value)
-
-    def _refused(self, received: Received, reason: Reason, detail: str) -> Outcome:
-        happened, trace = self._hooks.happened, received.traceparent
-        happened(Happening.REFUSED, traceparent=trace, door=received.door.value, reason=reason.value)
-        sop_class, sop_instance = identity(received.part10)
-        return Outcome(reason, detail, received.sop_class_uid or sop_class, received.sop_instance_uid or sop_instance)
 
 
 def _stored(accepted: Accepted) -> Outcome:

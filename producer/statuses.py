@@ -20,6 +20,7 @@ from contracts.reasons import Reason
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.20: a fault of ours
 
 STATUS_OF: dict[Reason, int] = {
     Reason.UNPARSABLE: CANNOT_UNDERSTAND,

@@ -1,0 +1,60 @@
+"""The producer: settings → log, doors and their one intake."""
+
+from contracts.errors import SettingsError
+from contracts.hooks import Hooks
+from contracts.ports import Service
+from contracts.settings import Settings
+from launch.clients.kafka_call import KafkaLog, ensure_topics, topics_of
+from producer.broker_call import BrokerWatch
+from producer.dicom_in import DicomDoor
+from producer.folder_in import FolderDoor
+from producer.kafka_out import KafkaPublisher
+from producer.lanes import Lanes
+from producer.memory import Acknowledged, Budget
+from producer.payload_out import PayloadStore
+from producer.reception import Limits, Reception
+from producer.service import Door, ProducerService
+from producer.stamp_call import monotonic_s
+from producer.stow_in import StowDoor
+
+ENVELOPE_BYTES = 64 * 1024  # key and headers of a record, with room to spare
+DRAIN_EXTRA_S = 2.0  # beyond the longest wait for an acknowledgement
+
+
+def build(settings: Settings, hooks: Hooks) -> list[Service]:
+    """One service with all doors. Raises SettingsError."""
+    limits = limits_of(settings)
+    lanes = Lanes(settings.producer.lane_rules)
+    memory = Acknowledged()
+    log = KafkaLog(settings.kafka, hooks)
+    forget = memory.forget if settings.kafka.memory_only else _keep
+    publisher = KafkaPublisher(log, topics_of(settings.kafka), settings.kafka.ack_timeout_s, forget)
+    store = PayloadStore(settings.payload.url) if settings.payload.url else None
+    reception = Reception(lanes, limits, publisher, store, memory, hooks, monotonic_s)
+    watch = BrokerWatch(lambda: ensure_topics(settings.kafka, hooks), log, hooks, forget)
+    drain_s = settings.kafka.ack_timeout_s + DRAIN_EXTRA_S
+    others = [store] if store else []
+    return [ProducerService(_doors(settings, reception, hooks), watch, log, drain_s, others)]
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Without a payload store nothing larger than a record can be taken. Raises SettingsError."""
+    inline = settings.payload.inline_limit_bytes
+    if inline + ENVELOPE_BYTES > settings.kafka.max_record_bytes:
+        raise SettingsError(
+            f"payload.inline_limit_bytes ({inline}) must stay {ENVELOPE_BYTES} bytes below kafka.max_record_bytes "
+            f"({settings.kafka.max_record_bytes})."
+        )
+    return Limits(inline, settings.payload.max_bytes if settings.payload.url else inline)
+
+
+def _doors(settings: Settings, reception: Reception, hooks: Hooks) -> list[Door]:
+    budget = Budget(settings.payload.max_bytes)
+    doors: list[Door] = [make(settings.producer, reception, budget, hooks) for make in (DicomDoor, StowDoor)]
+    if settings.producer.folder:
+        doors.append(FolderDoor(settings.producer, reception, budget, hooks))
+    return doors
+
+
+def _keep() -> None:
+    """A broker that keeps what it acknowledged: nothing to forget."""

@@ -1,0 +1,84 @@
+"""The producer as one long-running service: its doors open and close together."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from contracts.ports import Log
+
+
+class Door(Protocol):
+    """One way in."""
+
+    name: str
+
+    def start(self) -> None:
+        """Binds and returns. Raises OSError."""
+
+    def addresses(self) -> Mapping[str, str]:
+        """What it listens on, once started."""
+
+    def close(self, timeout_s: float) -> None:
+        """Takes nothing new, finishes what is in hand, at most that long."""
+
+
+class Telling(Protocol):
+    """Something that knows of a peer."""
+
+    def peers(self) -> Mapping[str, str]:
+        """Peer name → state."""
+
+
+class Watch(Telling, Protocol):
+    """Something that runs beside the doors."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Until stopped."""
+
+
+class ProducerService:
+    """Implements ``contracts.ports.Service``. Ready once the doors are open: without a broker it answers 0xA700."""
+
+    name = "producer"
+
+    def __init__(
+        self, doors: Sequence[Door], watch: Watch, log: Log, drain_s: float, others: Sequence[Telling] = ()
+    ) -> None:
+        self._doors, self._watch, self._log, self._drain_s = doors, watch, log, drain_s
+        self._telling = (watch, *others)
+        self._open = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """1. Doors open. 2. Watch until stopped. 3. Doors close together. 4. The log sends what it still holds."""
+        opened: list[Door] = []
+        try:
+            for door in self._doors:
+                door.start()
+                opened.append(door)
+            self._open.set()
+            self._watch.run(stop)
+        finally:
+            self._open.clear()
+            _close(opened, self._drain_s)
+            self._log.close(self._drain_s)
+
+    def ready(self) -> bool:
+        """Able to answer its callers, whatever the broker does (design decision 13)."""
+        return self._open.is_set()
+
+    def peers(self) -> Mapping[str, str]:
+        """The broker, what is to be said of its topics, and the payload store."""
+        return {name: state for telling in self._telling for name, state in telling.peers().items()}
+
+    def addresses(self) -> Mapping[str, str]:
+        """dicom, stow, folder."""
+        return {name: address for door in self._doors for name, address in door.addresses().items()}
+
+
+def _close(doors: Sequence[Door], drain_s: float) -> None:
+    """Side by side, so that the slowest decides how long it takes."""
+    closing = [threading.Thread(target=door.close, args=(drain_s,), name=f"triage-close-{door.name}") for door in doors]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join()

@@ -1,0 +1,78 @@
+"""`triage train`: generate (cached), fit, calibrate, export, evaluate, report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.recipe import Recipe, read_recipe
+from training.run_out import Run
+
+app = typer.Typer(help="Train what triton_models/ serves.", invoke_without_command=True)
+HERE = Path(__file__).parent
+DEFAULT_CONFIG = HERE / "configs" / "head_ct_lesion.toml"
+
+ConfigOption = Annotated[Path, typer.Option(help="The recipe.", exists=True, dir_okay=False)]
+CacheOption = Annotated[Path | None, typer.Option(help="Cache for slices and checkpoints, outside the clone.")]
+RealDicom = Annotated[
+    Path | None, typer.Option(envvar="TRIAGE_REAL_DICOM", help="Bleed-free real CT, for false alarms.", exists=True)
+]
+RealPng = Annotated[
+    Path | None, typer.Option(envvar="TRIAGE_REAL_PNG", help="Bleed-free 8-bit slices (0…255 HU).", exists=True)
+]
+
+
+@app.callback()
+def train(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    cache: CacheOption = None,
+    models: Annotated[Path, typer.Option(help="Model repository to write into.")] = HERE.parent / "triton_models",
+    reports: Annotated[Path, typer.Option(help="Where the report goes.")] = HERE / "reports",
+    real_dicom: RealDicom = None,
+    real_png: RealPng = None,
+    fresh: Annotated[bool, typer.Option(help="Forget the checkpoint of this recipe.")] = False,
+) -> None:
+    """Run the whole recipe; goes on from its checkpoint when it was cut off."""
+    recipe = _recipe(config)
+    run = Run(recipe, cache or cache_dir(), models, reports, Console(stderr=True), config)
+    context.obj = run
+    if context.invoked_subcommand is None:
+        served = run.fitted(fresh=fresh)
+        run.exported(served)
+        run.evaluated(real_dicom, real_png)
+
+
+@app.command()
+def slices(context: typer.Context) -> None:
+    """Only draw the phantom slices into the cache."""
+    for name in context.obj.recipe.sets:
+        context.obj.table(name)
+
+
+@app.command()
+def evaluate(context: typer.Context, real_dicom: RealDicom = None, real_png: RealPng = None) -> None:
+    """Only evaluate the exported model and write the report."""
+    context.obj.evaluated(real_dicom, real_png)
+
+
+@app.command(name="demo-heads")
+def demo_heads(context: typer.Context, file: Annotated[Path, typer.Argument(help="The .npz to write.")]) -> None:
+    """Render the demo's phantom heads (seeds of their own) into one small file."""
+    context.obj.demo_heads(file)
+
+
+def _recipe(config: Path) -> Recipe:
+    try:
+        return read_recipe(config.read_text("utf-8"))
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="--config") from fault
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/lesion-triage`, by default under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lesion-triage"

@@ -1,0 +1,83 @@
+"""The report of a training run as Markdown. Pure: figures in, text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOTICE = (
+    "Trained and evaluated on **synthetic phantoms**. Not for diagnosis. The figures of tier S say how well the network"
+    " reads phantoms, not how well it reads patients; the false alarms of tier R are the only figures from real pixels."
+)
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The whole report."""
+    run = figures["run"]
+    lines = [
+        f"# {run['model']}: training report",
+        "",
+        NOTICE,
+        "",
+        f"- date: {run['date']}; command: `{run['command']}`; commit: {run['commit']}",
+        f"- machine: {run['machine']}; seed {run['seed']}; {run['epochs']} epochs, {run['fit_s']:.0f} s of fitting",
+        f"- parameters: {run['parameters']:,}; ONNX {run['onnx_bytes'] / 1e6:.2f} MB;"
+        f" training slices {run['training_slices']} of {run['training_heads']} heads",
+        f"- thresholds: {', '.join(f'{k} {v:.3f}' for k, v in figures['thresholds'].items())}"
+        f" (validation phantoms; *any* at a false-alarm share of {run['false_alarm_share']:g})",
+        f"- HU-threshold baseline: largest connected region of {figures['blood_from_hu']:.0f}–95 HU inside the skull,"
+        " lower bound tuned on the same validation slices",
+        "",
+        "## Tier S: synthetic, held out",
+        "",
+    ]
+    for name, title in (
+        ("hard", "Hard phantoms, unseen seeds"),
+        ("held_out", "Unseen lesion kinds and scanner family"),
+    ):
+        if name in figures["synthetic"]:
+            lines += _set_lines(title, figures["synthetic"][name])
+    lines += _real_lines(figures.get("real", {}))
+    lines += ["", "![ROC](head_ct_lesion_roc.png)", "", "![Slices](head_ct_lesion_slices.png)", ""]
+    return "\n".join(lines)
+
+
+def _set_lines(title: str, s: dict[str, Any]) -> list[str]:
+    return [
+        f"### {title}",
+        "",
+        f"{s['slices']} slices, {s['with_lesion']} with a lesion; {s['left_out']} grazed by one (under 40 mm²) left out."
+        " Intervals: 95 %, bootstrap over heads.",
+        "",
+        "| figure | network | HU threshold |",
+        "|---|---|---|",
+        f"| image AUC | {_interval(s['auc'])} | {_interval(s['auc_hu_threshold'])} |",
+        f"| gain over the HU threshold | {_interval(s['auc_gain'])} | |",
+        f"| sensitivity at the threshold | {s['sensitivity']:.3f} | {s['sensitivity_hu_threshold_same_share']:.3f} |",
+        f"| false-alarm share | {s['false_alarm_share']:.3f} | the same |",
+        f"| calibration error (any) | {s['calibration_error']:.3f} | |",
+        f"| Dice, slices with a lesion | {s['dice_of_lesion_slices']:.3f} | |",
+        "",
+        "Label AUC: " + ", ".join(f"{k} {v:.3f}" for k, v in s["label_auc"].items()) + ".",
+        "",
+        "Slices flagged, by lesion area: "
+        + ", ".join(f"{name} {share:.2f} (n={count})" for name, count, share in s["recall_by_area"])
+        + ".",
+        "",
+    ]
+
+
+def _interval(three: list[float]) -> str:
+    return f"{three[0]:.3f} ({three[1]:.3f}–{three[2]:.3f})"
+
+
+def _real_lines(real: dict[str, Any]) -> list[str]:
+    lines = ["## Tier R: real scans without a bleed, false alarms", ""]
+    if not real:
+        return [*lines, "No real scan was given (`--real-dicom`, `--real-png`): not measured."]
+    lines += [
+        "| scan | slices | network: flagged | two neighbours flagged | highest probability |",
+        "|---|---|---|---|---|",
+    ]
+    for name, r in real.items():
+        lines.append(f"| {name} | {r['slices']} | {r['flagged']} | {r['pairs']} | {r['highest']:.3f} |")
+    return [*lines, "", "Tier L (real, labelled): none at hand."]

@@ -1,0 +1,221 @@
+"""One training run on this machine: cache, checkpoints, progress on the terminal, the files it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bars
+
+from training import demo_out
+from training.baseline import blood_areas_mm2
+from training.evaluate import calibrate, choose_blood_hu, judge
+from training.export_out import export, parameters_of, write_parameters
+from training.fit import Progress, fit, plain_grid, start
+from training.network import Served
+from training.onnx_in import OnnxModel, score_table
+from training.phantom.atlas_in import Atlas, load_atlas
+from training.pictures import roc_picture, sheet, tile
+from training.real_in import read_dicom_folder, read_png_folder
+from training.recipe import Recipe
+from training.report import markdown
+from training.slices_out import SliceTable, draw_slices
+
+SHOWN_SLICES = 30  # in the report's contact sheet
+
+
+@dataclass
+class Run:
+    """The recipe and where its products go. Steps may be run apart: each finds what the one before has left."""
+
+    recipe: Recipe
+    cache: Path
+    models: Path
+    reports: Path
+    console: Console
+    config: Path
+    tables: dict[str, SliceTable] = field(default_factory=dict)
+
+    @property
+    def model_dir(self) -> Path:
+        """The model's folder in the repository."""
+        return self.models / self.recipe.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """Named by sets and settings: another recipe never goes on from it."""
+        told = json.dumps([self.recipe.sets["train"].key, asdict(self.recipe.fit)], sort_keys=True)
+        return self.cache / "fits" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.pt"
+
+    def atlas(self) -> Atlas:
+        """The anatomy."""
+        return load_atlas(self.cache)
+
+    def table(self, name: str) -> SliceTable:
+        """A set's slices, drawn on first use."""
+        if name not in self.tables:
+            wanted = self.recipe.sets[name]
+            with Bars(console=self.console) as bars:
+                task = bars.add_task(f"heads of set {name}", total=wanted.heads)
+                self.tables[name] = draw_slices(
+                    wanted, self.atlas(), self.cache, lambda done, _of: bars.update(task, completed=done)
+                )
+        return self.tables[name]
+
+    def fitted(self, *, fresh: bool = False) -> Served:
+        """Train, or go on with a cut-off training; calibrated on the validation set."""
+        progress = start(self.recipe.fit)
+        if self.checkpoint.exists() and not fresh:
+            progress.restore(torch.load(self.checkpoint, weights_only=True))
+        table = self.table("train")
+        with Bars(console=self.console) as bars:
+            task = bars.add_task("fit", total=self.recipe.fit.epochs, completed=progress.epoch)
+            steps = bars.add_task("epoch")
+            trunk = fit(
+                progress,
+                table,
+                self.recipe.fit,
+                time.monotonic,
+                lambda p: (self._keep(p), bars.update(task, completed=p.epoch))[1],
+                lambda at, of, _loss: bars.update(steps, completed=at, total=of),
+            )
+        return self._calibrated(trunk)
+
+    def _keep(self, progress: Progress) -> None:
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(progress.state(), partial)
+        partial.replace(self.checkpoint)
+        self.console.print(f"epoch {progress.epoch}: loss {progress.losses[-1]:.4f}, {progress.spent_s:.0f} s")
+
+    def _calibrated(self, trunk: torch.nn.Module) -> Served:
+        served = Served(trunk).eval()  # type: ignore[arg-type]  # fit returns the Trunk it was given
+        table = self.table("validation")
+        logits = np.concatenate([_logits(served, table, at) for at in range(0, len(table.hu), 16)])
+        self.calibration = calibrate(logits, table.labels, self.recipe.false_alarm_share)
+        served.scale.copy_(torch.tensor(self.calibration.scale))
+        served.offset.copy_(torch.tensor(self.calibration.offset))
+        return served
+
+    def exported(self, served: Served) -> None:
+        """Write model.onnx and the operating points of both Triton configurations."""
+        parameters = parameters_of(self.calibration)
+        export(served, parameters, self.model_dir / "1" / "model.onnx")
+        for config in ("config.pbtxt", "configs/cpu.pbtxt"):
+            write_parameters(self.model_dir / config, parameters)
+        self.console.print(f"exported {self.model_dir / '1' / 'model.onnx'}")
+
+    def evaluated(self, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:
+        """Score the held-out sets with the exported file and write the report."""
+        model = OnnxModel(self.model_dir / "1" / "model.onnx")
+        thresholds = {name[10:]: float(v) for name, v in model.metadata.items() if name.startswith("threshold.")}
+        blood_from_hu = choose_blood_hu(self.table("validation"))
+        figures: dict[str, Any] = {"run": self._facts(), "thresholds": thresholds, "blood_from_hu": blood_from_hu}
+        figures["synthetic"], curves = {}, {}
+        for name in ("hard", "held_out"):
+            table = self.table(name)
+            probabilities, masks = score_table(model, table)
+            figures["synthetic"][name] = judge(table, probabilities, masks, thresholds, blood_from_hu)
+            asked = table.labels[:, 0] != 0.5
+            truth = (table.labels[asked, 0] == 1).astype(float)
+            curves[f"{name}: network"] = (truth, probabilities[asked, 0])
+            area = blood_areas_mm2(table.hu[asked], table.pitch_mm[asked], blood_from_hu)
+            curves[f"{name}: HU threshold"] = (truth, area)
+            if name == "hard":
+                self._draw_sheet(table, probabilities[:, 0], masks)
+        figures["real"] = _false_alarms(model, real_dicom, real_png)
+        self._write(figures, curves)
+        return figures
+
+    def _draw_sheet(self, table: SliceTable, any_probability: Any, masks: Any) -> None:
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(table.labels[:, 0] != 0.5))[:SHOWN_SLICES]
+        rows = rows[np.argsort(any_probability[rows])[::-1]]
+        image, truth = plain_grid(table, rows)
+        tiles = [
+            tile(i, t.any(0), m.any(0)) for i, t, m in zip(image.numpy(), truth.numpy() > 0.5, masks[rows], strict=True)
+        ]
+        captions = [f"p {any_probability[row]:.2f}" for row in rows]
+        self.reports.mkdir(parents=True, exist_ok=True)
+        sheet(tiles, captions).save(self.reports / f"{self.recipe.name}_slices.png", optimize=True)
+
+    def _write(self, figures: dict[str, Any], curves: dict[str, Any]) -> None:
+        self.reports.mkdir(parents=True, exist_ok=True)
+        roc_picture(curves).save(self.reports / f"{self.recipe.name}_roc.png", optimize=True)
+        told = json.dumps(figures, indent=1, ensure_ascii=False)
+        (self.reports / f"{self.recipe.name}.json").write_text(told + "\n", "utf-8")
+        (self.reports / f"{self.recipe.name}.md").write_text(markdown(figures), "utf-8")
+        self.console.print(markdown(figures))
+
+    def _facts(self) -> dict[str, Any]:
+        state = torch.load(self.checkpoint, weights_only=True) if self.checkpoint.exists() else {}
+        train = self.recipe.sets["train"]
+        file = self.model_dir / "1" / "model.onnx"
+        return {
+            "model": self.recipe.name,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "command": f"triage train --config training/configs/{self.config.name}",
+            "commit": _commit(),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread used",
+            "seed": self.recipe.fit.seed,
+            "epochs": state.get("epoch", 0),
+            "fit_s": state.get("spent_s", 0.0),
+            "parameters": sum(v.numel() for v in state.get("average", {}).values()),
+            "onnx_bytes": file.stat().st_size,
+            "onnx_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "training_slices": train.heads * train.slices_per_head,
+            "training_heads": train.heads,
+            "false_alarm_share": self.recipe.false_alarm_share,
+        }
+
+    def demo_heads(self, file: Path) -> None:
+        """Render the demo's heads."""
+        demo_out.write_demo_heads(file, self.atlas(), self.console.print)
+
+
+def _logits(served: Served, table: SliceTable, at: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Raw logits (16, 6) through the served preprocessing."""
+    hu = torch.from_numpy(table.hu[at : at + 16].astype(np.float32)).half()
+    spacing = torch.from_numpy(table.pitch_mm[at : at + 16])[:, None].repeat(1, 2)
+    with torch.no_grad():
+        return np.asarray(served.trunk(served.grid(hu, spacing))[0].numpy(), np.float64)
+
+
+def _false_alarms(model: OnnxModel, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:
+    scans = {}
+    if real_dicom is not None:
+        scans["real head CT without a bleed (DICOM)"] = read_dicom_folder(real_dicom)
+    if real_png is not None:
+        scans["ischaemic slices (8-bit pictures)"] = read_png_folder(real_png)
+    return {name: _alarms(model, images) for name, images in scans.items()}
+
+
+def _alarms(model: OnnxModel, images: list[tuple[Any, float]]) -> dict[str, Any]:
+    scores = np.array(
+        [
+            model(np.clip(hu, -1024, 3071)[None].astype(np.float16), np.full((1, 2), pitch, np.float32))[0][0, 0]
+            for hu, pitch in images
+        ]
+    )
+    flagged = scores >= model.threshold("any")
+    return {
+        "slices": len(images),
+        "flagged": int(flagged.sum()),
+        "pairs": int((flagged[1:] & flagged[:-1]).sum()),
+        "highest": float(scores.max()),
+    }
+
+
+def _commit() -> str:
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607 - git of the developer's PATH
+    return told.stdout.strip() or "unknown"

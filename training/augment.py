@@ -43,7 +43,7 @@ def centroids_mm(hu: Tensor, pitch_mm: Tensor) -> Tensor:
 def to_grid(
     hu: Tensor, masks: Tensor, pitch_mm: Tensor, ranges: Ranges, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """hu (N, H, W) HU, masks (N, 5, H, W) 0/1 → the same on the served grid (N, S, S), (N, 5, S, S), bent at random."""
+    """Hu (N, H, W) HU, masks (N, 5, H, W) 0/1 → the same on the served grid (N, S, S), (N, 5, S, S), bent at random."""
     grid = _sampling_grid(hu, pitch_mm, ranges, draw)
     image = grid_sample(hu[:, None] - AIR_HU, grid, padding_mode="zeros", align_corners=False)[:, 0] + AIR_HU
     target = grid_sample(masks, grid, padding_mode="zeros", align_corners=False)

@@ -16,9 +16,9 @@ from training.network import Trunk
 from training.recipe import FitSettings
 from training.slices_out import SliceTable
 
-SEGMENTATION_WEIGHT = 4.0  # pixels are mostly empty: their mean loss is small beside the six labels'
-DICE_WEIGHT = 0.5
-POSITIVE_PIXEL_WEIGHT = 3.0
+SEGMENTATION_WEIGHT = 15.0  # pixels are mostly empty: their mean loss is small beside the six labels'
+DICE_WEIGHT = 0.6
+POSITIVE_PIXEL_WEIGHT = 5.0
 AVERAGE_KEEP = 0.995  # moving average of the weights, which is what is served: steadier than the last step
 
 
@@ -30,6 +30,7 @@ class Progress:
     average: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     epoch: int = 0
+    steps: int = 0
     spent_s: float = 0.0
     losses: list[float] = field(default_factory=list)
 
@@ -40,6 +41,7 @@ class Progress:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "epoch": self.epoch,
+            "steps": self.steps,
             "spent_s": self.spent_s,
             "losses": self.losses,
         }
@@ -49,7 +51,8 @@ class Progress:
         self.trunk.load_state_dict(state["trunk"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
-        self.epoch, self.spent_s, self.losses = state["epoch"], state["spent_s"], state["losses"]
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.spent_s, self.losses = state["spent_s"], state["losses"]
 
 
 def start(settings: FitSettings) -> Progress:
@@ -122,9 +125,11 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation there
     torch.nn.utils.clip_grad_norm_(progress.trunk.parameters(), 5.0)
     progress.optimiser.step()
+    progress.steps += 1
+    keep = min(AVERAGE_KEEP, progress.steps / (progress.steps + 10))  # the first steps are soon forgotten
     for name, value in progress.trunk.state_dict().items():
         if value.dtype.is_floating_point:
-            progress.average[name].lerp_(value, 1 - AVERAGE_KEEP)
+            progress.average[name].lerp_(value, 1 - keep)
     return float(loss.detach())
 
 

@@ -10,6 +10,7 @@ from training.phantom.lesions import CHANNELS
 from training.phantom.render import LABELS
 from training.preprocess import PLANES, Planes, ServedGrid
 
+RARE_LOGIT = -4.5  # lesions fill about one pixel in a hundred: the first steps need not learn that
 HIDDEN = 48  # units between the pooled features and the six probabilities
 
 
@@ -46,6 +47,7 @@ class Trunk(nn.Module):
         self.lift = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.up = nn.ModuleList(_conv(a, a) for a, _ in pairs)
         self.paint = nn.Conv2d(widths[0], 4 * len(CHANNELS), 1)
+        nn.init.constant_(self.paint.bias, RARE_LOGIT)  # type: ignore[arg-type]  # a Conv2d has a bias unless told
         self.dropout = nn.Dropout(0.3)
         self.hidden = nn.Linear(2 * widths[-1] + 2 * len(CHANNELS), HIDDEN)
         self.answer = nn.Linear(HIDDEN, len(LABELS))

@@ -24,7 +24,8 @@ IN_LESION_SHARE = 0.6  # of a bleeding head's slices lie in the bleed, the rest 
 @dataclass(frozen=True)
 class SliceTable:
     """Slices of many heads. hu (n, H, W) int16; bits (n, H, W) uint8, bit c = channel c; labels (n, 6);
-    pitch_mm (n,); head (n,) seeds; kinds (n,) the head's lesions, empty for a clean head."""
+    pitch_mm (n,); head (n,) seeds; kinds (n,) the head's lesions, empty for a clean head.
+    """
 
     hu: NDArray[np.int16]
     bits: NDArray[np.uint8]

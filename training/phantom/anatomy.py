@@ -176,7 +176,7 @@ def _paint_cavities(space: Space, picture: Field) -> None:
 
 
 def tentorium_height(space: Space) -> Field:
-    """z in mm of the tentorium above (x, y): a tent whose ridge falls backwards."""
+    """Z in mm of the tentorium above (x, y): a tent whose ridge falls backwards."""
     return -1 - 0.42 * np.abs(space.x) + 0.38 * (space.y + 45)
 
 

@@ -50,8 +50,8 @@ class Arrived(_ImageEvent):
     lane: Lane = Lane.ROUTINE
     source: str = ""
     patient: Patient = Patient()
-    accession_number: str = ""
-    study_description: str = ""
+    accession_number: str = Field("", repr=False)  # a repr ends up in logs
+    study_description: str = Field("", repr=False)
     modality: str = ""
 
     def _key_parts(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Key: StudyInstanceUID. Headers: below; never patient data.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from contracts.errors import DecodeError
@@ -66,7 +66,7 @@ class Scan:
     """Headers and payload: ``payload`` is empty exactly when ``headers.claim`` is set."""
 
     headers: ScanHeaders
-    payload: bytes
+    payload: bytes = field(repr=False)  # patient data
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,16 @@ class Line:
 
     def ask(self) -> None:
         """Asks the broker for metadata; an answer reaches the owner. No public call of the client does this."""
-        self._producer._metadata.request_update().add_callback(lambda _: self._owner.answered())  # noqa: SLF001
-        self._producer._sender.wakeup()  # noqa: SLF001
+        with suppress(RuntimeError):  # dropped in this moment
+            self._producer._metadata.request_update().add_callback(lambda _: self._owner.answered())  # noqa: SLF001
+            self._producer._sender.wakeup()  # noqa: SLF001
 
     def send(self, pending: Pending) -> None:
         """Never blocks for longer than MAX_BLOCK_MS, and never raises: the future tells."""
         entry = pending.entry
         if entry is None or not self._took(pending):
-            self._settle(pending, PeerAway(PEER, "the producer was replaced"))
+            self._owner.released(pending.size_bytes)
+            pending.fail(PeerAway(PEER, "the producer was replaced"))
             return
         try:
             future = self._producer.send(
@@ -153,12 +155,14 @@ class Line:
             self._dropped = True
             left = list(self._pending.values())
         sender = self._producer._sender  # noqa: SLF001  # close() flushes first, and never returns on a wedged one
-        sender.force_close()
-        sender.join(timeout=REQUEST_TIMEOUT_MS / 1000)
-        with suppress(errors.KafkaError, RuntimeError, OSError):
-            self._producer.close(timeout=0)
-        for pending in left:
-            self._settle(pending, PeerAway(PEER, "the producer was replaced; the record may be in the log"))
+        try:
+            sender.force_close()
+            sender.join(timeout=REQUEST_TIMEOUT_MS / 1000)
+            with suppress(errors.KafkaError, RuntimeError, OSError):
+                self._producer.close(timeout=0)
+        finally:
+            for pending in left:
+                self._settle(pending, PeerAway(PEER, "the producer was replaced; the record may be in the log"))
 
     def _took(self, pending: Pending) -> bool:
         with self._lock:

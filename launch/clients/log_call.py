@@ -16,7 +16,9 @@ How the line is kept
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from enum import Enum, auto
 
 from contracts.errors import PeerAway, PeerBusy, PeerError, PeerRefused, SettingsError
@@ -145,31 +147,43 @@ class KafkaLog:
                 continue
             self._feed(line)
             self._renew.wait()
-            self._retire(line)
+            with self._surviving("log keeper"):
+                self._retire(line)
 
     def _open(self) -> Line | None:
-        owner = Owner(released=self._released, answered=self._answered, broken=self._broken)
-        line = None
+        """A line whose topics exist and agree, or None; then what waited was told why."""
         try:
             create_missing(self._settings)
-            line = Line(self._settings, owner)
+            line = Line(self._settings, Owner(self._released, self._answered, self._broken))
+        except (PeerError, SettingsError) as problem:
+            self._lost(problem)
+        except Exception as problem:  # noqa: BLE001  # a fault of the client we do not know must not end the keeper
+            self._fault("log keeper")
+            self._lost(problem)
+        else:
+            return self._agreed(line)
+        return None
+
+    def _agreed(self, line: Line) -> Line | None:
+        try:
             self._agree(one_count({topic: line.partitions(topic) for topic in self._topics.all}))
         except (PeerError, SettingsError) as problem:
-            if line is not None:
-                line.drop()
-            self._lost(problem.detail if isinstance(problem, PeerError) else str(problem))
+            line.drop()
+            self._lost(problem)
             return None
         self._answered()
         return line
 
     def _agree(self, count: int) -> None:
-        if self._partitions not in (0, count):
+        """A changed count would put a study's records in two places; on an emptied memory-only broker none are left."""
+        if self._partitions not in (0, count) and not self._settings.memory_only:
             raise SettingsError(
                 f"The topics had {self._partitions} partitions and now have {count}: studies would move."
             )
         self._partitions = count
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, problem: Exception) -> None:
+        why = problem.detail if isinstance(problem, PeerError) else str(problem)
         with self._lock:
             if self._state is State.OPENING:
                 self._state = State.AWAY
@@ -218,11 +232,12 @@ class KafkaLog:
         asked_s = float("-inf")
         while not self._closing.wait(TICK_S):
             now_s = time.monotonic()
-            self._expire(now_s)
             line = self._line
-            if line is not None and now_s - asked_s >= SIGN_OF_LIFE_S:
-                asked_s = now_s
-                self._examine(line)
+            with self._surviving("log clock"):
+                self._expire(now_s)
+                if line is not None and now_s - asked_s >= SIGN_OF_LIFE_S:
+                    asked_s = now_s
+                    self._examine(line)
 
     def _expire(self, now_s: float) -> None:
         line, up = self._line, self.up()
@@ -248,6 +263,17 @@ class KafkaLog:
         if up is not self._told_up:
             self._told_up = up
             self._hooks.happened(Happening.PEER_UP, float(up), peer=PEER)
+
+    @contextmanager
+    def _surviving(self, where: str) -> Iterator[None]:
+        """The log is of no use without its threads: an unexpected error is told and they go on."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  # as said
+            self._fault(where)
+
+    def _fault(self, where: str) -> None:
+        self._hooks.happened(Happening.FAULT, where=where)
 
     # What a line reports, from any thread.
 

@@ -70,7 +70,6 @@ class DicomDoor:
     def _handlers(self) -> list[tuple[Any, Any]]:
         return [
             (evt.EVT_C_STORE, self._store),
-            (evt.EVT_CONN_OPEN, lambda _event: self._tell_associations()),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
         ]
@@ -102,6 +101,7 @@ class DicomDoor:
 
     def _requested(self, event: Any) -> None:
         """The library knows one called title: where the peer's is on our list, it becomes that one."""
+        self._tell_associations()
         called = event.assoc.requestor.primitive.called_ae_title.strip()
         if called in self._settings.called_aes:
             event.assoc.acceptor.ae_title = called

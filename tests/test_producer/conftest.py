@@ -1,0 +1,23 @@
+"""A producer on any broker."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from tests.test_producer.running import Running, running, settings_of
+
+Start = Callable[..., AbstractContextManager[Running]]
+
+
+@pytest.fixture
+def start(topic_prefix: str) -> Start:
+    """Starts a producer on a broker: ``with start(bootstrap, kafka={…}, payload={…}, folder=…) as producer``."""
+
+    def make(
+        bootstrap: str, *, kafka: dict[str, Any] | None = None, payload: dict[str, Any] | None = None, **doors: Any
+    ) -> AbstractContextManager[Running]:
+        return running(settings_of(bootstrap, topic_prefix, kafka or {}, payload or {}, **doors))
+
+    return make

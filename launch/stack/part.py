@@ -133,7 +133,7 @@ class Part(ABC):
         return self._process.poll() if self._process is not None else None
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL to the whole process group after ``stop_limit_s``; returns when nothing is left."""
+        """SIGTERM, then SIGKILL to the whole process group after ``stop_limit_s``; returns when it has ended."""
         self.ask_to_stop()
         self.wait_until_stopped(self.stop_limit_s)
 

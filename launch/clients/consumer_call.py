@@ -27,9 +27,14 @@ from launch.clients.line_call import RECORD_OVERHEAD_BYTES
 
 FETCH_BYTES = 16 * 1024**2  # per partition and request; more only delays the other partitions
 HEARTBEATS_PER_SESSION = 6  # 1 s heartbeats in a session of 6 s: several may be lost
+BRIEF: dict[str, Any] = {  # for consumers that live for one question
+    "client_id": "triage-brief",
+    "max_partition_fetch_bytes": 1,  # a broker gives one whole batch all the same
+    "retry_backoff_ms": 5,  # kafka-python waits that long for its first metadata: 100 ms, twice, by default
+}
 PROBE_WAIT_MS = 1  # a probe wants the answer, not the records
 PROBE_TIMEOUT_MS = 5_000
-PROBE_POLL_MS = 50
+PROBE_POLL_MS = 5  # a poll that waits for metadata sleeps to its end
 READ_TIMEOUT_S = 10.0
 
 
@@ -129,9 +134,8 @@ def _probe(consumer: KafkaConsumer) -> KafkaConsumer:
         "group_id": None,
         "enable_auto_commit": False,
         "fetch_max_wait_ms": PROBE_WAIT_MS,
-        "max_partition_fetch_bytes": 1,
     }
-    return opened(KafkaConsumer, config)
+    return opened(KafkaConsumer, config | BRIEF)
 
 
 def _highwaters(probe: KafkaConsumer, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -147,7 +151,7 @@ def _highwaters(probe: KafkaConsumer, tps: list[TopicPartition]) -> dict[TopicPa
 
 def read_record(settings: KafkaSettings, place: Place, timeout_s: float = READ_TIMEOUT_S) -> Any:
     """The ConsumerRecord at a place. Raises PeerRefused where it is gone (retention, compaction), else PeerError."""
-    reader = make_consumer(settings, group=None, auto_offset_reset="none", client_id="triage-read-one")
+    reader = make_consumer(settings, group=None, auto_offset_reset="none", **BRIEF)
     tp = TopicPartition(place.topic, place.partition)
     try:
         with mapped():

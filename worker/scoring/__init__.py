@@ -1,0 +1,1 @@
+"""Scoring: scans in, one event for each image out; what may be committed follows from what is settled."""

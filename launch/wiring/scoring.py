@@ -1,0 +1,76 @@
+"""Scoring: settings → reader, workers, inference client, log."""
+
+import functools
+import threading
+import time
+
+from contracts.hooks import Hooks
+from contracts.names import SCORING_GROUP
+from contracts.ports import Log, Service
+from contracts.settings import Settings
+from launch.clients.kafka_call import (
+    WATCHDOG_S,
+    KafkaLog,
+    Watchdog,
+    backlog_of,
+    group_of,
+    log_start,
+    make_consumer,
+    topics_of,
+)
+from worker.scoring.analysis import Analysis
+from worker.scoring.custody import Custody
+from worker.scoring.decode import Budget
+from worker.scoring.kafka_in import ScanReader
+from worker.scoring.kafka_out import Publisher
+from worker.scoring.payload_in import payload_of
+from worker.scoring.polling_in import Broker
+from worker.scoring.service import Ports, ScoringService
+from worker.scoring.settling import Settling, Tools
+from worker.scoring.triton_call import TritonCall
+
+
+def build(settings: Settings, hooks: Hooks) -> list[Service]:
+    """One scoring service. Peers that are away do not stop the start."""
+    log = KafkaLog(settings.kafka, hooks)
+    custody = Custody(settings.scoring)
+    triton = TritonCall(settings.triton, hooks)
+    decoding = threading.Semaphore(settings.scoring.threads)
+    budget = Budget(settings.scoring.decode_budget_bytes, settings.scoring.frame_budget_bytes)
+    tools = Tools(
+        custody=custody,
+        publishing=Publisher(log, topics_of(settings.kafka)),
+        inference=triton,
+        analysis=Analysis(budget, decoding, hooks),
+        payload_of=payload_of,
+        request_timeout_s=settings.triton.request_timeout_s,
+    )
+    ports = Ports(
+        custody=custody,
+        reader=_reader(settings, hooks, log, custody, triton),
+        server=triton,
+        settling=Settling(tools, hooks, time.monotonic, time.time),
+        decoding=decoding,
+        workers=settings.scoring.in_flight_images,
+    )
+    return [ScoringService(ports)]
+
+
+def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton: TritonCall) -> ScanReader:
+    group = group_of(settings.kafka, SCORING_GROUP)
+    broker = Broker(
+        consumer=functools.partial(make_consumer, settings.kafka, group=group, client_id="triage-scoring"),
+        log_start=log_start,
+        backlog_of=backlog_of,
+        watchdog=lambda: Watchdog(WATCHDOG_S, time.monotonic),
+    )
+    return ScanReader(
+        broker,
+        log,
+        topics_of(settings.kafka),
+        group,
+        custody,
+        hooks,
+        drain_s=settings.scoring.drain_s,
+        hold_off=lambda: triton.holding_off,
+    )

@@ -1,0 +1,187 @@
+"""One scan → its events: open, route, decode, ask the model. Orders the steps; each of them lives elsewhere.
+
+1. open the instance, and find its way by its tags
+2. for each frame: geometry and units are checked
+3. its pixels are decoded, and looked at where no tag names a body part
+4. the model is asked, a few frames ahead
+5. each frame gives one event as soon as its answer is there
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Semaphore
+
+from contracts.errors import NotAnalysable
+from contracts.events import NotAnalysed, ScanPlace, Scored
+from contracts.hooks import Hooks, Stage
+from contracts.reasons import Category, Reason
+from contracts.scans import Place, ScanHeaders
+from worker.scoring.decode import Budget, Hounsfield, Instance, frames_of, hounsfield, read
+from worker.scoring.facts import FrameFacts
+from worker.scoring.inference import Request
+from worker.scoring.measure import Answer, measures_of
+from worker.scoring.routing import Way, check_content, check_frame, way_of
+
+FRAMES_AHEAD = 4  # of one instance with the model at once: keeps a GPU busy, bounds the memory
+
+Event = Scored | NotAnalysed
+Ask = Callable[[Request], Callable[[], Answer]]
+"""Sends a request; the function it returns waits for the answer and goes on trying until there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One scan to analyse. ``at``: epoch seconds, for people."""
+
+    headers: ScanHeaders
+    payload: bytes
+    place: Place
+    at: float
+
+
+class Analysis:
+    """Pure but for ``ask``. ``decoding`` bounds how many threads decode at once."""
+
+    def __init__(self, budget: Budget, decoding: Semaphore, hooks: Hooks) -> None:
+        self._budget = budget
+        self._decoding = decoding
+        self._hooks = hooks
+
+    def events(self, work: Work, ask: Ask) -> Iterator[Event]:
+        """One event for each frame in order, or one for the whole instance; after a failure in the middle, both.
+
+        Whatever an image is, this ends: every NotAnalysable becomes an event. PeerError and Dropped pass through.
+        """
+        try:
+            instance, way = self._open(work)
+            refusals = [self._refusal(instance, way, number) for number in range(instance.facts.frames)]
+            if len(refusals) == 1 and refusals[0] is not None:
+                raise refusals[0]
+            yield from self._frames(work, instance, way, refusals, ask)
+        except NotAnalysable as problem:
+            yield not_analysed(work, problem.reason, None)
+
+    def _open(self, work: Work) -> tuple[Instance, Way]:
+        with self._decoding, self._hooks.stage(Stage.ROUTE, work.headers.traceparent):
+            instance = read(work.payload, work.headers.transfer_syntax_uid, self._budget)
+            way = way_of(instance.facts)
+            if instance.facts.frames != work.headers.frames:
+                raise NotAnalysable(Reason.RECORD_UNREADABLE, "header and data set differ in the number of frames")
+            return instance, way
+
+    def _refusal(self, instance: Instance, way: Way, number: int) -> NotAnalysable | None:
+        try:
+            check_frame(instance.frame_facts(number), instance.facts, way.route)
+        except NotAnalysable as problem:
+            return problem
+        return None
+
+    def _frames(
+        self, work: Work, instance: Instance, way: Way, refusals: list[NotAnalysable | None], ask: Ask
+    ) -> Iterator[Event]:
+        asked: deque[Callable[[], Event]] = deque()
+        if all(refusals):
+            yield from (not_analysed(work, refusal.reason, n) for n, refusal in enumerate(refusals) if refusal)
+            return
+        for number, slices in enumerate(self._pixels(work, instance, way, refusals)):
+            asked.append(self._asked(work, way, number, slices, ask))
+            if len(asked) >= FRAMES_AHEAD:
+                yield asked.popleft()()
+        while asked:
+            yield asked.popleft()()
+
+    def _pixels(
+        self, work: Work, instance: Instance, way: Way, refusals: list[NotAnalysable | None]
+    ) -> "Iterator[_Slice | NotAnalysable]":
+        frames = frames_of(instance, self._budget)
+        for number, refusal in enumerate(refusals):
+            with self._decoding, self._hooks.stage(Stage.DECODE, work.headers.traceparent):
+                stored = next(frames)  # a refused frame is decoded too: compressed frames have no other end
+                facts = instance.frame_facts(number)
+                outcome = refusal or _slice(hounsfield(stored, facts, instance.data), facts, way)
+            yield outcome
+        with self._decoding:
+            next(frames, None)  # more frames than announced, or damage behind the last one
+
+    def _asked(
+        self, work: Work, way: Way, number: int, outcome: "_Slice | NotAnalysable", ask: Ask
+    ) -> Callable[[], Event]:
+        if isinstance(outcome, NotAnalysable):
+            refused = not_analysed(work, outcome.reason, number)
+            return lambda: refused
+        request = Request(way.route.model, outcome.hu, outcome.spacing_mm, work.headers.lane, work.headers.traceparent)
+        answer = ask(request)
+        return lambda: _answered(work, way, number, outcome.facts, answer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slice:
+    hu: Hounsfield
+    spacing_mm: tuple[float, float]
+    facts: FrameFacts
+
+
+def _slice(hu: Hounsfield, facts: FrameFacts, way: Way) -> "_Slice | NotAnalysable":
+    try:
+        check_content(hu, facts, way)
+    except NotAnalysable as problem:
+        return problem
+    if facts.spacing_mm is None:
+        return NotAnalysable(Reason.GEOMETRY_MISSING)
+    return _Slice(hu, facts.spacing_mm, facts)
+
+
+def _answered(work: Work, way: Way, number: int, facts: FrameFacts, answer: Callable[[], Answer]) -> Event:
+    try:
+        return _scored(work, way, number, facts, answer())
+    except NotAnalysable as problem:
+        return not_analysed(work, problem.reason, number)
+
+
+def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer) -> Scored:
+    headers = work.headers
+    return Scored(
+        study_instance_uid=headers.study_instance_uid,
+        series_instance_uid=headers.series_instance_uid,
+        sop_instance_uid=headers.sop_instance_uid,
+        pixel_digest=headers.pixel_digest,
+        traceparent=headers.traceparent,
+        at=work.at,
+        frame=number,
+        frames=headers.frames,
+        model=answer.model.name,
+        model_version=answer.model.version,
+        measures=measures_of(answer),
+        position_mm=facts.position_mm or 0.0,
+        thickness_mm=facts.thickness_mm or 0.0,
+        orientation=way.route.orientation,
+        scan=scan_place(work.place),
+    )
+
+
+def not_analysed(work: Work, reason: Reason, frame: int | None) -> NotAnalysed:
+    """The event of an image, or of one of its frames, without a score. A single-frame image has no frame number."""
+    headers = work.headers
+    return NotAnalysed(
+        study_instance_uid=headers.study_instance_uid,
+        series_instance_uid=headers.series_instance_uid,
+        sop_instance_uid=headers.sop_instance_uid,
+        pixel_digest=headers.pixel_digest,
+        traceparent=headers.traceparent,
+        at=work.at,
+        frame=None if headers.frames == 1 else frame,
+        frames=headers.frames,
+        reason=reason,
+        scan=scan_place(work.place),
+    )
+
+
+def scan_place(place: Place) -> ScanPlace:
+    """Where the scan record lies, as events tell it."""
+    return ScanPlace(topic=place.topic, partition=place.partition, offset=place.offset)
+
+
+def at_fault(event: Event) -> bool:
+    """Whether the image itself failed us: it goes to the dead letters too."""
+    return isinstance(event, NotAnalysed) and event.reason.category is Category.FAILED

@@ -1,0 +1,258 @@
+"""One record, once a worker has it.
+
+1. read its headers; what cannot be read is a dead letter
+2. a resend of a scored image is settled without a new event
+3. fetch the payload
+4. analyse: one event for each frame, appended as soon as it is known
+5. an image that is itself at fault goes to the dead letters
+6. wait until every append is acknowledged
+7. settle, and only then may its offset be committed
+
+A peer that is away stops none of this for good: the step is tried again until it works, the record is another
+worker's, or the service stops (design decision 5).
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from contracts.deadline import Deadline
+from contracts.errors import DecodeError, NotAnalysable, PeerError, PeerRefused
+from contracts.events import NotAnalysed, Scored
+from contracts.hooks import Happening, Hooks, Stage
+from contracts.reasons import Reason
+from contracts.scans import Place, Scan, ScanHeaders
+from worker.scoring.analysis import Analysis, Ask, Event, Work, at_fault, not_analysed, scan_place
+from worker.scoring.custody import Custody, Dropped, Fetched
+from worker.scoring.inference import Inference, Request
+from worker.scoring.insistence import Insistence, acknowledged
+from worker.scoring.measure import Answer
+
+_STRIKES = 3  # failures of one image, each while another image was answered, before it is blamed
+_ATTEMPTS = 3  # at a record that makes our own code fail, before it is put aside
+_UID_CHARACTERS = set("0123456789.")
+_UID_LENGTH = 64  # PS3.5 9.1
+
+
+class Publishing(Protocol):
+    """What is needed of the log: ``kafka_out.Publisher``."""
+
+    def event(self, event: Event) -> "Future[Place]":
+        """Appends an event."""
+
+    def dead(self, record: Fetched, reason: Reason, detail: str) -> "Future[Place]":
+        """Appends a dead letter."""
+
+    def dead_without_payload(self, record: Fetched, reason: Reason, detail: str) -> "Future[Place]":
+        """Appends one that only says where the record lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What settling works with, and the deadline of one inference."""
+
+    custody: Custody
+    publishing: Publishing
+    inference: Inference
+    analysis: Analysis
+    payload_of: Callable[[Scan], bytes]
+    request_timeout_s: float
+
+
+class Settling:
+    """Safe to use from many threads, a record in each."""
+
+    def __init__(self, tools: Tools, hooks: Hooks, monotonic: Callable[[], float], now: Callable[[], float]) -> None:
+        self._tools = tools
+        self._custody = tools.custody
+        self._hooks = hooks
+        self._monotonic = monotonic
+        self._now = now
+        self._insist = Insistence(tools.custody)
+
+    def handle(self, record: Fetched) -> None:
+        """Settles the record, or leaves it unsettled where it is no longer ours. Raises nothing."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._settle_one(record)
+            except Dropped:
+                return
+            except Exception:  # noqa: BLE001 (a fault of ours must neither lose the image nor stop the worker)
+                self._hooks.happened(Happening.FAULT, where="scoring")
+            else:
+                return
+        self._put_aside(record)
+
+    def _settle_one(self, record: Fetched) -> None:
+        try:
+            headers = ScanHeaders.decode(record.headers)
+        except DecodeError:
+            self._unreadable(record, "the record's headers")
+            return
+        image = (headers.study_instance_uid, headers.sop_instance_uid, headers.pixel_digest)
+        mine = self._custody.claim(image, record)
+        if mine:
+            scored = False
+            try:
+                scored = self._analyse(record, headers)
+            finally:
+                for resend in self._custody.unclaim(image, record, scored=scored):
+                    self._settle_duplicate(resend, headers.traceparent)
+        elif mine is not None:  # None: the same image is in work, and its end settles this record too
+            self._settle_duplicate(record, headers.traceparent)
+
+    def _settle_duplicate(self, record: Fetched, traceparent: str) -> None:
+        if self._custody.settle(record):
+            self._hooks.happened(Happening.DUPLICATE, traceparent=traceparent, room="scoring")
+
+    def _analyse(self, record: Fetched, headers: ScanHeaders) -> bool:
+        """Steps 3 to 7; whether every frame was scored."""
+        work = Work(headers, record.value, record.place, self._now())
+        events = self._published(record, self._events(record, work))
+        with self._hooks.stage(Stage.SETTLE, headers.traceparent):
+            settled = self._custody.settle(record)
+        if settled:
+            for event in events:
+                self._tell(event)
+        return all(isinstance(event, Scored) for event in events)
+
+    def _events(self, record: Fetched, work: Work) -> Iterable[Event]:
+        if work.headers.claim:
+            try:
+                with self._hooks.stage(Stage.FETCH_PAYLOAD, work.headers.traceparent):
+                    scan = Scan(work.headers, record.value)
+                    payload = self._insist.until_done(record, lambda: self._tools.payload_of(scan))
+            except NotAnalysable as problem:
+                return [not_analysed(work, problem.reason, None)]
+            work = Work(work.headers, payload, work.place, work.at)
+        return self._tools.analysis.events(work, self._asking(record))
+
+    def _asking(self, record: Fetched) -> Ask:
+        """The first attempt is sent at once; whatever becomes of it, there is an answer in the end."""
+
+        def ask(request: Request) -> Callable[[], Answer]:
+            first = self._first_attempt(request)
+
+            def answer() -> Answer:
+                with self._hooks.stage(Stage.INFER, request.traceparent):
+                    try:
+                        return first()
+                    except PeerError:
+                        return self._answer(record, request)
+
+            return answer
+
+        return ask
+
+    def _first_attempt(self, request: Request) -> Callable[[], Answer]:
+        try:
+            return self._tools.inference.start(request, self._deadline())
+        except PeerError as problem:
+            return _failing(problem)
+
+    def _answer(self, record: Fetched, request: Request) -> Answer:
+        """Goes on asking. Raises NotAnalysable (MODEL_REFUSED) where only this image goes without an answer."""
+        strikes = attempt = 0
+        while True:
+            try:
+                return self._tools.inference.infer(request, self._deadline())
+            except PeerError as problem:
+                strikes += self._tools.inference.blames(request, problem)
+                if strikes >= _STRIKES:
+                    raise NotAnalysable(Reason.MODEL_REFUSED, problem.detail) from problem
+            self._insist.pause(record, attempt)
+            attempt += 1
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._tools.request_timeout_s, self._monotonic)
+
+    # Appending
+
+    def _published(self, record: Fetched, events: Iterable[Event]) -> list[Event]:
+        """Every event is acknowledged, and the dead letter of an image at fault, when this returns."""
+        appended = [(event, self._append(event)) for event in events]
+        fault = next((event for event, _ in appended if at_fault(event)), None)
+        if isinstance(fault, NotAnalysed):
+            self._bury(record, fault.reason, "")
+        for event, first in appended:
+            self._acknowledge(record, event, first)
+        return [event for event, _ in appended]
+
+    def _append(self, event: Event) -> "Future[Place]":
+        try:
+            return self._tools.publishing.event(event)
+        except PeerError as problem:
+            failed: Future[Place] = Future()
+            failed.set_exception(problem)
+            return failed
+
+    def _acknowledge(self, record: Fetched, event: Event, first: "Future[Place]") -> None:
+        """A record whose future failed may still be in the log; its key makes a second one replace it."""
+        try:
+            acknowledged(first)
+        except PeerError:
+            self._insist.pause(record, 0)
+            self._insist.until_done(record, lambda: acknowledged(self._tools.publishing.event(event)))
+
+    def _bury(self, record: Fetched, reason: Reason, detail: str) -> None:
+        publishing = self._tools.publishing
+
+        def letter() -> Place:
+            try:
+                return acknowledged(publishing.dead(record, reason, detail))
+            except PeerRefused:
+                return acknowledged(publishing.dead_without_payload(record, reason, detail))
+
+        self._insist.until_done(record, letter)
+        self._hooks.happened(Happening.DEAD_LETTER, reason=reason.value)
+
+    # What cannot be read
+
+    def _unreadable(self, record: Fetched, detail: str) -> None:
+        """A dead letter, and an event wherever the study can still be told from the record's key."""
+        self._bury(record, Reason.RECORD_UNREADABLE, detail)
+        event = _unreadable_event(record, self._now())
+        if event is not None:
+            self._acknowledge(record, event, self._append(event))
+        if self._custody.settle(record):
+            self._hooks.happened(Happening.NOT_ANALYSED, reason=Reason.RECORD_UNREADABLE.value)
+
+    def _put_aside(self, record: Fetched) -> None:
+        """Our own code failed at this record, more than once: it must not hold up the others for ever."""
+        try:
+            self._unreadable(record, "an unexpected error")
+        except Dropped:
+            return
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Scored):
+            model, version = event.model, event.model_version
+            self._hooks.happened(Happening.SCORED, traceparent=event.traceparent, model=model, version=version)
+        else:
+            reason = event.reason.value
+            self._hooks.happened(Happening.NOT_ANALYSED, traceparent=event.traceparent, reason=reason)
+
+
+def _failing(problem: PeerError) -> Callable[[], Answer]:
+    def answer() -> Answer:
+        raise problem
+
+    return answer
+
+
+def _unreadable_event(record: Fetched, at: float) -> NotAnalysed | None:
+    """As much of the image's identity as the headers still tell; None where the key is no UID."""
+    study = record.key.decode("ascii", "replace")
+    if not 0 < len(study) <= _UID_LENGTH or not set(study) <= _UID_CHARACTERS:
+        return None
+    told = {name: value.decode("ascii", "replace") for name, value in record.headers if value}
+    return NotAnalysed(
+        study_instance_uid=study,
+        series_instance_uid=told.get("series_instance_uid", ""),
+        sop_instance_uid=told.get("sop_instance_uid", ""),
+        pixel_digest=told.get("pixel_digest", ""),
+        at=at,
+        reason=Reason.RECORD_UNREADABLE,
+        scan=scan_place(record.place),
+    )

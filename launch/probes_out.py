@@ -1,0 +1,104 @@
+"""/live, /ready and /metrics of one process, on a port of its own.
+
+``/live`` says that the process still turns. ``/ready`` is 200 only while every service can answer its callers, whatever
+its peers do (design decision 13); its JSON tells the peers' states and what the process listens on. ``/metrics`` is
+Prometheus's text format.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from contracts.errors import SettingsError
+from contracts.ports import Service
+from launch.observe_out import CONTENT_TYPE, Observer
+
+_STARTED_S = 10.0  # uvicorn answers within milliseconds; a machine under load may need longer
+_STOPPED_S = 2.0  # open requests of a probe are short
+
+
+class Probes:
+    """The probe server of one process. Raises SettingsError where its address cannot be had."""
+
+    def __init__(self, services: Sequence[Service], observer: Observer, host: str, port: int) -> None:
+        self._services = services
+        self._observer = observer
+        self._draining = False
+        self._socket = _listen(host, port)
+        config = uvicorn.Config(self._application(), log_config=None, access_log=False, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="probes", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """host:port, the port being the real one where 0 was asked for."""
+        host, port = self._socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def start(self) -> None:
+        """Returns once probes are answered."""
+        self._thread.start()
+        until = time.monotonic() + _STARTED_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def draining(self) -> None:
+        """From now on ``/ready`` is 503: nobody should send us anything new."""
+        self._draining = True
+
+    def stop(self) -> None:
+        """Ends the server."""
+        self._server.should_exit = True
+        self._thread.join(_STOPPED_S)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def _application(self) -> Starlette:
+        answers: dict[str, Callable[[Request], Response]] = {
+            "/live": lambda _: JSONResponse({"live": True}),
+            "/ready": lambda _: self._ready(),
+            "/metrics": lambda _: Response(self._observer.exposition(), media_type=CONTENT_TYPE),
+        }
+        return Starlette(routes=[Route(path, answer) for path, answer in answers.items()])
+
+    def _ready(self) -> Response:
+        ready = {service.name: service.ready() for service in self._services}
+        answer: dict[str, Any] = {
+            "ready": all(ready.values()) and not self._draining,
+            "draining": self._draining,
+            "services": ready,
+            "peers": self._peers(),
+            "addresses": addresses(self._services),
+        }
+        return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
+
+    def _peers(self) -> dict[str, str]:
+        """What the services know now stands over what they last told."""
+        told = self._observer.peers()
+        for service in self._services:
+            told |= {name: state for name, state in service.peers().items() if state != "unknown" or name not in told}
+        return told
+
+
+def addresses(services: Sequence[Service]) -> dict[str, str]:
+    """What the services listen on, by name."""
+    return {name: address for service in services for name, address in service.addresses().items()}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=64)
+    except OSError as problem:
+        why = problem.strerror or type(problem).__name__
+        raise SettingsError(f"The probes cannot listen on {host}:{port} ({why}): set another [probes] port.") from None

@@ -16,7 +16,7 @@ from contracts.worklist import Change, HistoryEntry, StoredImage, WorklistItem
 from worker.flagging import ordering
 from worker.flagging.assessment import Assessment, Standing, assess
 from worker.flagging.image import Image, outcome_of
-from worker.flagging.stored import FrameFold, Heading, StudyFold
+from worker.flagging.stored import NEVER, FrameFold, Heading, StudyFold
 from worker.flagging.tallies import Tallies
 from worker.flagging.transitions import Moment, changes
 from worker.flagging.verdict import Evidence
@@ -151,6 +151,14 @@ class Study:
             closed=self.closed,
             models=self._tallies.models,
         )
+
+    def in_new_log(self, epoch: int) -> None:
+        """Offsets start again: the broker lost its log, or this study is new. What is known stays."""
+        self.fold = self.fold.in_new_log(epoch)
+        for image in self.images.values():
+            image.frames = {
+                number: frame.model_copy(update={"offset": NEVER}) for number, frame in image.frames.items()
+            }
 
     def take_touched(self) -> Touched:
         """What changed since the last call."""

@@ -1,0 +1,47 @@
+-- Writes a batch: studies, ranks, history, live changes and the source offset, all or nothing.
+--   ARGV[3]  JSON: expect, upto, epoch, keep_s, changes_max, studies [{uid, offset, rank, item, fold, images, frames,
+--            history, leave_at, fresh}], changes [{event, uid, item, offset}]; numbers that must not round are strings
+-- Returns "ok", "lost" or "stale". A batch that is already in is "ok": a retry after a lost answer changes nothing.
+
+local batch = cjson.decode(ARGV[3])
+local held = standing(batch.expect)
+if held == 'lost' and redis.call('HGET', PARTITION, 'owner') == OWNER
+  and redis.call('HGET', PARTITION, 'offset') == batch.upto then return 'ok' end
+if held ~= 'ok' then return held end
+
+-- The guard on each study: never over a later offset of the same log.
+for _, study in ipairs(batch.studies) do
+  local stored = redis.call('HMGET', PREFIX .. 'study:' .. study.uid, 'offset', 'epoch')
+  if stored[1] and not study.fresh and stored[2] == batch.epoch and tonumber(stored[1]) > tonumber(study.offset) then
+    return 'stale'
+  end
+end
+
+local function write(study)
+  local uid = study.uid
+  if study.fresh then forget(uid) end
+  local key = PREFIX .. 'study:' .. uid
+  redis.call('HSET', key, 'item', study.item, 'fold', study.fold, 'offset', study.offset,
+    'epoch', batch.epoch, 'partition', batch.number)
+  for field, image in pairs(study.images) do redis.call('HSET', PREFIX .. 'images:' .. uid, field, image) end
+  for field, frame in pairs(study.frames) do redis.call('HSET', PREFIX .. 'frames:' .. uid, field, frame) end
+  for _, entry in ipairs(study.history) do redis.call('RPUSH', PREFIX .. 'history:' .. uid, entry) end
+  redis.call('ZADD', QUEUE, study.rank, uid)
+  if study.leave_at ~= '' then
+    redis.call('SREM', OPEN, uid)
+    redis.call('ZADD', LEAVING, study.leave_at, uid)
+    for _, part in ipairs(PARTS) do redis.call('EXPIREAT', PREFIX .. part .. uid, study.expire_at) end
+  else
+    redis.call('SADD', OPEN, uid)
+    redis.call('ZREM', LEAVING, uid)
+    for _, part in ipairs(PARTS) do redis.call('PERSIST', PREFIX .. part .. uid) end
+  end
+end
+
+for _, study in ipairs(batch.studies) do write(study) end
+for _, change in ipairs(batch.changes) do
+  redis.call('XADD', CHANGES, 'MAXLEN', '~', batch.changes_max, '*',
+    'event', change.event, 'uid', change.uid, 'item', change.item, 'offset', change.offset)
+end
+redis.call('HSET', PARTITION, 'offset', batch.upto)
+return 'ok'

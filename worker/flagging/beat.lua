@@ -1,0 +1,7 @@
+-- The owner says that it lives, and how far it is. Returns "ok", "lost" or "stale".
+--   ARGV[3]  the offset it believes to be stored   ARGV[4]  status   ARGV[5]  target
+
+local held = standing(ARGV[3])
+if held ~= 'ok' then return held end
+redis.call('HSET', PARTITION, 'status', ARGV[4], 'target', ARGV[5], 'beat', now_s())
+return 'ok'

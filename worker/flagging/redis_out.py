@@ -1,0 +1,178 @@
+"""The view in Redis, written here and nowhere else (design decision 6). Layout: contracts/names.py RedisKeys.
+
+Every write is one script that checks who owns the partition and where it stands, so an emptied store, an older
+replica and a zombie are noticed by the write itself. Scripts may be repeated: redis-py's retries do no harm.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis import exceptions as foreign
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from contracts.errors import PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
+from contracts.names import RedisKeys
+from contracts.settings import FlaggingSettings, RedisSettings
+from contracts.worklist import PartitionStatus, StoredImage
+from worker.flagging.stored import FrameFold, StudyFold
+from worker.flagging.study import Study
+from worker.flagging.view import Batch, Taken, Told, Write, frame_of
+
+PEER = "redis"
+DAY_S = 86400.0
+LEAVE_AT_ONCE = 100  # studies taken out in one script: Redis serves nobody else meanwhile
+LOAD_AT_ONCE = 50  # studies read in one round trip
+EXPIRE_LATER_S = 3600  # the sweep takes a study out whole; the time to live is for the case that nobody sweeps
+_ONE_MORE_TRY = 1  # a connection that the server closed while it idled
+_FOLDER = Path(__file__).parent
+
+# First match wins: the more special class stands first.
+_ERRORS: tuple[tuple[type[Exception], type[PeerError]], ...] = (
+    (foreign.BusyLoadingError, PeerBusy),
+    (foreign.AuthenticationError, PeerRefused),
+    (foreign.TimeoutError, PeerTimeout),
+    (foreign.ConnectionError, PeerAway),
+    (foreign.RedisError, PeerRefused),
+    (OSError, PeerAway),
+)
+
+
+class Outcome(StrEnum):
+    """What a script says of the writer: go on, read the store again, or somebody else owns the partition."""
+
+    OK = "ok"
+    LOST = "lost"
+    STALE = "stale"
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Foreign exceptions stop here. The detail is a class name: messages may quote stored values."""
+    try:
+        yield
+    except (foreign.RedisError, OSError) as problem:
+        ours = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
+        raise ours(PEER, type(problem).__name__) from None
+
+
+class RedisView:
+    """The store. Connects on first use; raises PeerError where it is away."""
+
+    def __init__(self, settings: RedisSettings, rules: FlaggingSettings) -> None:
+        self._keys = RedisKeys(settings.key_prefix)
+        self._settings = settings
+        self._rules = rules
+        self._client = _client(settings)
+        names = ("take", "apply", "beat", "leave")
+        self._scripts = {name: self._client.register_script(_script(name)) for name in names}
+
+    def take(self, number: int, owner: str, *, reset: bool = False) -> Taken:
+        """Takes a partition over; whoever had it is refused from now on."""
+        offset, epoch, inherits = self._run("take", number, owner, "reset" if reset else "")
+        return Taken(number, owner, int(offset), int(epoch), inherits == b"1")
+
+    def apply(self, taken: Taken, batch: Batch, live: Sequence[Told]) -> Outcome:
+        """Writes a batch, with the live changes that are to be told."""
+        plan = {
+            "number": str(taken.number),
+            "expect": str(batch.expect),
+            "upto": str(batch.upto),
+            "epoch": str(taken.epoch),
+            "changes_max": str(self._settings.changes_max),
+            "studies": [self._study(write) for write in batch.writes],
+            "changes": [_change(told) for told in live],
+        }
+        return Outcome(self._run("apply", taken.number, taken.owner, json.dumps(plan)).decode())
+
+    def beat(self, taken: Taken, offset: int, status: PartitionStatus, target: int) -> Outcome:
+        """Says that the owner lives and how far it is."""
+        return Outcome(self._run("beat", taken.number, taken.owner, offset, status.value, target).decode())
+
+    def leave(self) -> int:
+        """Takes out closed studies whose ``keep_days`` are over; how many."""
+        return int(self._run("leave", 0, "", LEAVE_AT_ONCE))
+
+    def open_studies(self, taken: Taken) -> list[str]:
+        """The studies of a partition that are not closed."""
+        with _mapped():
+            return sorted(
+                uid.decode() for uid in cast("set[bytes]", self._client.smembers(self._keys.open(taken.number)))
+            )
+
+    def load(self, taken: Taken, uids: Sequence[str]) -> Iterable[tuple[str, Study | None]]:
+        """Studies as the store has them; None for one that it has not, or has from a log that does not count."""
+        for start in range(0, len(uids), LOAD_AT_ONCE):
+            some = uids[start : start + LOAD_AT_ONCE]
+            pipeline = self._client.pipeline(transaction=True)
+            for uid in some:
+                pipeline.hget(self._keys.study(uid), "fold")
+                pipeline.hgetall(self._keys.images(uid))
+                pipeline.hgetall(self._keys.frames(uid))
+            with _mapped():
+                answers = pipeline.execute()
+            for place, uid in enumerate(some):
+                yield uid, self._read(taken, uid, *answers[3 * place : 3 * place + 3])
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._client.close()
+
+    def _read(
+        self, taken: Taken, uid: str, fold: bytes | None, images: dict[bytes, bytes], frames: dict[bytes, bytes]
+    ) -> Study | None:
+        known = StudyFold.model_validate_json(fold) if fold else None
+        if known is None or (known.epoch != taken.epoch and not taken.inherits):
+            return None
+        return Study.stored(
+            uid,
+            self._rules,
+            known,
+            {key.decode(): StoredImage.model_validate_json(value) for key, value in images.items()},
+            {frame_of(key.decode()): FrameFold.model_validate_json(value) for key, value in frames.items()},
+        )
+
+    def _study(self, write: Write) -> dict[str, Any]:
+        leave_at = None if write.closed_at is None else write.closed_at + self._settings.keep_days * DAY_S
+        return {
+            **asdict(write),
+            "offset": str(write.offset),
+            "rank": repr(write.rank),
+            "leave_at": "" if leave_at is None else repr(leave_at),
+            "expire_at": "" if leave_at is None else str(int(leave_at) + EXPIRE_LATER_S),
+        }
+
+    def _run(self, name: str, number: int, owner: str, *arguments: str | int) -> Any:
+        keys = self._keys
+        names = [keys.partition(number), keys.queue, keys.changes, keys.open(number), keys.leaving]
+        with _mapped():
+            return self._scripts[name](keys=names, args=[keys.prefix, owner, *arguments])
+
+
+def _change(told: Told) -> dict[str, str]:
+    item = told.item.model_dump_json()
+    return {"event": told.entry.change.value, "uid": told.uid, "item": item, "offset": str(told.entry.offset)}
+
+
+def _script(name: str) -> str:
+    """A script with the map of the keys on top."""
+    return "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("keys", name))
+
+
+def _client(settings: RedisSettings) -> "redis.Redis":
+    try:
+        return redis.Redis.from_url(
+            settings.url.get_secret_value(),
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            retry=Retry(NoBackoff(), _ONE_MORE_TRY),
+            protocol=2,  # the same answers from Redis and Valkey, whatever redis-py's default
+        )
+    except ValueError:
+        raise SettingsError("redis.url is not a redis:// or rediss:// URL.") from None

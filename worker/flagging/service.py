@@ -1,0 +1,197 @@
+"""Flagging's loop: one thread owns the consumer and every partition that the group gives to this process.
+
+A turn: (1) partitions that left are dropped, new ones held; (2) those not taken are taken, as soon as the store
+answers; (3) records are polled and applied; (4) timers run; (5) every few seconds owners say that they live, the
+watermark is committed and old studies leave. Nothing in here waits for the store: while Redis is away the partitions
+are held, the group membership stays, and scoring goes on.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from contracts.errors import PeerError
+from contracts.hooks import Happening, Hooks
+from contracts.names import BEAT_S
+from worker.flagging.kafka_in import EventsIn
+from worker.flagging.owner_out import Owner
+from worker.flagging.redis_out import Outcome, RedisView
+
+TAKE_AGAIN_S = 0.5  # between tries while the store is away
+YIELD_S = 3.0  # after another owner refused us: long enough for the group to tell who owns the partition
+REOPEN_S = 1.0  # between tries while the broker is away
+COMMIT_S = 0.5  # a crash and an emptied store at once can announce again what came within that time
+
+
+class FlaggingService:
+    """``contracts.ports.Service``. ``make_owner`` makes the owner of one partition; ``clock`` is monotonic."""
+
+    name = "flagging"
+
+    def __init__(
+        self,
+        source: EventsIn,
+        store: RedisView,
+        make_owner: Callable[[int], Owner],
+        close: Callable[[], None],
+        hooks: Hooks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._make_owner = make_owner
+        self._close = close
+        self._hooks = hooks
+        self._clock = clock
+        self._owners: dict[int, Owner] = {}
+        self._take_at: dict[int, float] = {}
+        self._committed: dict[int, int] = {}
+        self._beat_at = self._commit_at = self._store_at = 0.0
+        self._peers = {"kafka": "unknown", "redis": "unknown"}
+        self._running = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Until ``stop``; then the watermark is committed and the group left."""
+        self._running = True
+        try:
+            while not stop.is_set():
+                with self._broker(stop):
+                    self._turn(stop)
+            with self._broker(stop):
+                self._commit()
+        finally:
+            self._running = False
+            self._source.reopen()
+            self._store.close()
+            self._close()
+
+    def ready(self) -> bool:
+        """Whether the loop runs; peers that are away are waited for."""
+        return self._running
+
+    def peers(self) -> Mapping[str, str]:
+        """Broker and store."""
+        return dict(self._peers)
+
+    def addresses(self) -> Mapping[str, str]:
+        """It listens on nothing."""
+        return {}
+
+    def _turn(self, stop: threading.Event) -> None:
+        self._take_all()
+        records = self._source.poll()
+        self._reconcile()
+        for number, raws in records.items():
+            if number in self._owners:
+                self._guarded(self._owners[number], lambda owner, raws=raws: owner.apply(raws, stop))  # type: ignore[misc]
+        for owner in self._owners.values():
+            self._look(owner)
+            owner.tick()
+        self._now_and_then()
+
+    def _reconcile(self) -> None:
+        """Whatever the group says is ours has an owner, and nothing else has; what it gave anew is taken anew."""
+        assigned = self._source.assigned()
+        self._peer("kafka", up=True)
+        for number in set(self._owners) - assigned:
+            del self._owners[number]
+            self._committed.pop(number, None)
+        for number in assigned - set(self._owners):
+            self._owners[number] = self._make_owner(number)
+            self._source.hold(number)
+        for number in self._source.regained() & assigned:
+            self._give_up(self._owners[number], 0.0)
+
+    def _take_all(self) -> None:
+        """Takes what is not taken. A store that did not answer once is left alone for a moment."""
+        for owner in self._owners.values():
+            now_s = self._clock()
+            if not owner.taken and now_s >= max(self._store_at, self._take_at.get(owner.number, 0.0)):
+                self._guarded(owner, self._take)
+
+    def _take(self, owner: Owner, *, reset: bool = False) -> Outcome:
+        offset = owner.take(self._source.announced(owner.number), reset=reset)
+        self._committed.setdefault(owner.number, owner.announced)
+        self._source.start(owner.number, offset)
+        return Outcome.OK
+
+    def _look(self, owner: Owner) -> None:
+        if not owner.taken or owner.ready:
+            return
+        end = self._source.seen_end(owner.number)
+        if end is not None and end < owner.next_offset and self._source.end(owner.number) < owner.next_offset:
+            self._hooks.happened(Happening.FAULT, where="log_shorter_than_view")
+            self._guarded(owner, lambda owner: self._take(owner, reset=True))
+            return
+        self._guarded(owner, lambda owner: owner.look(end, self._source.position(owner.number)))
+
+    def _guarded(self, owner: Owner, step: Callable[[Owner], Outcome]) -> None:
+        """A step that needs the store: at the first doubt the partition is held and taken again later."""
+        try:
+            outcome = step(owner)
+            self._peer("redis", up=True)
+        except PeerError as problem:
+            if problem.peer != "redis":
+                raise
+            self._peer("redis", up=False)
+            outcome = Outcome.OK
+            self._store_at = self._clock() + TAKE_AGAIN_S
+            self._give_up(owner, TAKE_AGAIN_S)
+        if outcome is not Outcome.OK:
+            self._give_up(owner, YIELD_S if outcome is Outcome.STALE else 0.0)
+
+    def _give_up(self, owner: Owner, wait_s: float) -> None:
+        owner.drop()
+        self._take_at[owner.number] = self._clock() + wait_s
+        self._source.hold(owner.number)
+
+    def _now_and_then(self) -> None:
+        now_s = self._clock()
+        if now_s >= self._commit_at:
+            self._commit_at = now_s + COMMIT_S
+            self._commit()
+        if now_s >= self._beat_at:
+            self._beat_at = now_s + BEAT_S
+            self._beat()
+
+    def _beat(self) -> None:
+        self._hooks.happened(Happening.PARTITIONS_ASSIGNED, len(self._owners), group="flagging")
+        for owner in self._owners.values():
+            if owner.taken:
+                self._guarded(owner, Owner.beat)
+                self._lag(owner)
+        if any(owner.taken for owner in self._owners.values()):
+            with suppress(PeerError):  # the sweep can wait; the next write tells that the store is away
+                self._store.leave()
+
+    def _lag(self, owner: Owner) -> None:
+        records = max(0, (self._source.seen_end(owner.number) or 0) - owner.next_offset)
+        labels = {"topic": self._source.topic, "partition": str(owner.number)}
+        self._hooks.happened(Happening.LAG_RECORDS, records, **labels)
+        self._hooks.happened(Happening.LAG_SECONDS, owner.lag_s if records else 0.0, **labels)
+
+    def _commit(self) -> None:
+        moved = {
+            number: owner.announced
+            for number, owner in self._owners.items()
+            if owner.taken and owner.announced != self._committed.get(number)
+        }
+        if moved:
+            self._source.announce(moved)
+            self._committed.update(moved)
+
+    def _peer(self, peer: str, *, up: bool) -> None:
+        self._peers[peer] = "up" if up else "away"
+        self._hooks.happened(Happening.PEER_UP, float(up), peer=peer)
+
+    @contextmanager
+    def _broker(self, stop: threading.Event) -> Iterator[None]:
+        """A broker that fails us costs the consumer: partitions are taken anew with the next one."""
+        try:
+            yield
+        except PeerError as problem:
+            self._peer(problem.peer, up=False)
+            self._owners.clear()
+            self._committed.clear()
+            self._source.reopen()
+            stop.wait(REOPEN_S)

@@ -1,0 +1,57 @@
+"""Timers: they only append events; the fold decides what an event does. Whoever owns the partition runs them."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from contracts import events
+from contracts.errors import PeerError
+from contracts.ports import Entry, Log
+from contracts.scans import Place
+from contracts.settings import FlaggingSettings
+from worker.flagging.study import Study
+from worker.flagging.timers import BrokerClock, due
+
+ASK_AGAIN_S = 5.0  # an event that was not read back by then is appended again: the fold takes it once
+
+
+class Timers:
+    """The timers of one partition."""
+
+    def __init__(self, log: Log, topic: str, partition: int, rules: FlaggingSettings) -> None:
+        self._log = log
+        self._topic = topic
+        self._partition = partition
+        self._rules = rules
+        self._clock = BrokerClock()
+        self._asked: dict[bytes, tuple[int, float]] = {}  # event key → fence and when it was asked (monotonic)
+
+    def saw(self, appended_at: float) -> None:
+        """A record with that append time is in hand."""
+        self._clock.saw(appended_at, time.monotonic())
+
+    def lag_s(self, appended_at: float) -> float:
+        """How long ago that was, by the broker's clock as far as it is known."""
+        return max(0.0, self._clock.now(time.monotonic()) - appended_at)
+
+    def tick(self, studies: Iterable[Study]) -> None:
+        """Appends what is due. A broker that is away is asked again at the next tick."""
+        now_s = time.monotonic()
+        self._asked = {key: asked for key, asked in self._asked.items() if now_s - asked[1] < ASK_AGAIN_S}
+        for event in due(studies, self._clock.now(now_s), time.time(), self._rules):
+            asked = self._asked.get(event.key)
+            if asked is None or asked[0] != event.after_offset:
+                self._asked[event.key] = (event.after_offset, now_s)
+                self._append(Entry(self._topic, self._partition, event.key, events.encode(event)))
+
+    def _append(self, entry: Entry) -> None:
+        try:
+            self._log.append(entry).add_done_callback(_heard)
+        except PeerError:
+            self._asked.pop(entry.key, None)
+
+
+def _heard(future: "Future[Place]") -> None:
+    """Nothing to do: an append that failed is not read back, and asked again."""
+    if not future.cancelled():
+        future.exception()

@@ -10,6 +10,7 @@ Loops that own a consumer keep a ``Watchdog`` beside it (launch/clients/watchdog
 """
 
 import functools
+import time
 from collections.abc import Iterable
 from types import MethodType
 from typing import Any
@@ -19,6 +20,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
+from contracts.deadline import Deadline
 from contracts.errors import PeerRefused, PeerTimeout
 from contracts.scans import Place
 from contracts.settings import KafkaSettings
@@ -33,7 +35,7 @@ BRIEF: dict[str, Any] = {  # for consumers that live for one question
     "retry_backoff_ms": 5,  # kafka-python waits that long for its first metadata: 100 ms, twice, by default
 }
 PROBE_WAIT_MS = 1  # a probe wants the answer, not the records
-PROBE_TIMEOUT_MS = 5_000
+PROBE_TIMEOUT_S = 5.0
 PROBE_POLL_MS = 5  # a poll that waits for metadata sleeps to its end
 READ_TIMEOUT_S = 10.0
 
@@ -139,32 +141,38 @@ def _probe(consumer: KafkaConsumer) -> KafkaConsumer:
 
 
 def _highwaters(probe: KafkaConsumer, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-    for _ in range(PROBE_TIMEOUT_MS // PROBE_POLL_MS):
+    deadline = Deadline.after(PROBE_TIMEOUT_S, time.monotonic)
+    while not deadline.expired():
         probe.poll(timeout_ms=PROBE_POLL_MS, max_records=1)
         ends = {tp: probe.highwater(tp) for tp in tps}
         known = {tp: end for tp, end in ends.items() if end is not None}
-        probe.pause(*known)  # answered: leave the next fetch to the others
         if len(known) == len(tps):
             return known
+        probe.pause(*known)  # answered: leave the next fetch to the others
     raise PeerTimeout(PEER, "the end of a partition is not told")
 
 
 def read_record(settings: KafkaSettings, place: Place, timeout_s: float = READ_TIMEOUT_S) -> Any:
     """The ConsumerRecord at a place. Raises PeerRefused where it is gone (retention, compaction), else PeerError."""
     reader = make_consumer(settings, group=None, auto_offset_reset="none", **BRIEF)
-    tp = TopicPartition(place.topic, place.partition)
     try:
         with mapped():
-            reader.assign([tp])
-            reader.seek(tp, place.offset)
-            for _ in range(max(1, int(timeout_s * 1000) // PROBE_POLL_MS)):
-                for record in reader.poll(timeout_ms=PROBE_POLL_MS, max_records=1).get(tp, ()):
-                    return _exactly(record, place)
-                if (reader.highwater(tp) or place.offset + 1) <= place.offset:
-                    break
+            return _read(reader, place, Deadline.after(timeout_s, time.monotonic))
     finally:
         reader.close(autocommit=False)
-    raise PeerRefused(PEER, f"no record at {place.topic}:{place.partition}:{place.offset}")
+
+
+def _read(reader: KafkaConsumer, place: Place, deadline: Deadline) -> Any:
+    tp = TopicPartition(place.topic, place.partition)
+    reader.assign([tp])
+    reader.seek(tp, place.offset)
+    while not deadline.expired():
+        for record in reader.poll(timeout_ms=PROBE_POLL_MS, max_records=1).get(tp, ()):
+            return _exactly(record, place)
+        end = reader.highwater(tp)
+        if end is not None and end <= place.offset:
+            raise PeerRefused(PEER, f"the log ends before {place.topic}:{place.partition}:{place.offset}")
+    raise PeerTimeout(PEER, f"no answer for {place.topic}:{place.partition}:{place.offset}")
 
 
 def _exactly(record: Any, place: Place) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from contracts.errors import PeerAway, PeerRefused
+from contracts.errors import PeerAway, PeerRefused, PeerTimeout
 from contracts.hooks import Silent
 from contracts.ports import Entry
 from contracts.scans import Place
@@ -171,6 +171,13 @@ def test_a_place_beyond_the_end_is_refused(settings: KafkaSettings, partitions: 
     """A record that was never there is an answer, not a wait."""
     with pytest.raises(PeerRefused):
         read_record(settings, Place(partitions[0].topic, 0, RECORDS + 5), timeout_s=5.0)
+
+
+@pytest.mark.kafka
+def test_a_place_in_a_topic_that_is_not_there_is_a_timeout(kafka_broker: str, topic_prefix: str) -> None:
+    """Without an answer nobody may conclude that the record is gone."""
+    with pytest.raises(PeerTimeout):
+        read_record(settings_for(kafka_broker, topic_prefix), Place(f"{topic_prefix}nothing", 0, 0), timeout_s=1.0)
 
 
 @pytest.mark.kafka

@@ -1,14 +1,20 @@
 """One of our own services as a part of the stack: ``triage producer``, ``triage worker``, ``triage worklist``."""
 
+import json
 import os
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
-from launch.stack.part import Part, http_ok
+from launch.stack.part import ANSWER_LIMIT_S, Part
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # where ``launch`` and the rooms lie
 DRAIN_SPARE_S = 10.0  # beyond the drain a service allows itself
+AWAY = "away"  # contracts/ports.py, Service.peers
 
 
 class ServicePart(Part):
@@ -41,5 +47,28 @@ class ServicePart(Part):
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, places)), **self._settings}
 
     def answers(self) -> bool:
-        """Whether it says that it is ready."""
-        return http_ok(f"{self._probe}/ready")
+        """Whether it is ready and sees its peers: ready alone may mean an honest 0xA700 to every image."""
+        told = self._told()
+        return bool(told.get("ready")) and AWAY not in told.get("peers", {}).values()
+
+    def log_tail(self) -> str:
+        """The last lines of its log, and what it said of itself."""
+        told = self._told()
+        return f"{super().log_tail()}\nIts probe says: {json.dumps(told) if told else 'nothing'}"
+
+    def _told(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"{self._probe}/ready", timeout=ANSWER_LIMIT_S) as response:  # noqa: S310  # ours
+                told = json.load(response)
+        except urllib.error.HTTPError as not_ready:
+            told = _json_or_nothing(not_ready)
+        except (OSError, HTTPException, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+
+def _json_or_nothing(answer: urllib.error.HTTPError) -> Any:
+    try:
+        return json.load(answer)
+    except (OSError, ValueError):
+        return {}

@@ -38,3 +38,17 @@ def _read(stat: Path) -> tuple[int, str, int] | None:
     except (OSError, ValueError):
         return None
     return int(stat.parent.name), state, int(group)
+
+
+def mentioning(text: str) -> list[int]:
+    """Processes whose arguments or environment hold the text: everything that a stack in that folder started."""
+    needle = text.encode()
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if needle in _said_to(folder)]
+
+
+def _said_to(process: Path) -> bytes:
+    """Arguments and environment; empty for a process that has ended."""
+    try:
+        return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+    except OSError:
+        return b""

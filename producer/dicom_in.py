@@ -60,12 +60,12 @@ class DicomDoor:
         self._server.server_close()
         goodbye = Deadline.after(min(GOODBYE_S, timeout_s), monotonic_s)
         for association in self._associations():
-            association.join(goodbye.remaining_s())
+            if association.is_established:
+                association.join(goodbye.remaining_s())
         self._refusing.set()
         self._in_hand.wait_until_empty(timeout_s)
         threading.Event().wait(FLUSH_S)
-        for association in self._associations():
-            association.abort()
+        _abort(self._associations())
 
     def _handlers(self) -> list[tuple[Any, Any]]:
         return [
@@ -119,6 +119,15 @@ class DicomDoor:
 
     def _tell_associations(self) -> None:
         self._hooks.happened(Happening.ASSOCIATIONS, float(len(self._associations())))
+
+
+def _abort(associations: list[Any]) -> None:
+    """Side by side: each takes a tenth of a second."""
+    aborting = [threading.Thread(target=association.abort) for association in associations]
+    for thread in aborting:
+        thread.start()
+    for thread in aborting:
+        thread.join()
 
 
 class _InHand:

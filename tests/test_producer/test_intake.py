@@ -259,7 +259,9 @@ def test_what_was_announced_must_be_what_came(announced: dict[str, str], reason:
 def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:
     """A data set that inflates a thousandfold is too large, whatever it says inside."""
     machine = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    squeezed = b"".join(machine.compress(bytes(2**20)) for _ in range(MAX_INFLATED_BYTES // 2**20 + 64)) + machine.flush()
+    squeezed = (
+        b"".join(machine.compress(bytes(2**20)) for _ in range(MAX_INFLATED_BYTES // 2**20 + 64)) + machine.flush()
+    )
     payload = part10(ct(), DeflatedExplicitVRLittleEndian)
     assert refusal(payload[: file_meta(payload).data_set_at] + squeezed) is Reason.TOO_LARGE
 

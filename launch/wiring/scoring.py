@@ -72,5 +72,6 @@ def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton
         custody,
         hooks,
         drain_s=settings.scoring.drain_s,
-        hold_off=lambda: triton.holding_off,
+        # Something must be in hand to probe the server with, or it would be held off for ever.
+        hold_off=lambda: triton.holding_off and custody.in_flight[0] > 0,
     )

@@ -61,7 +61,7 @@ class TritonCall:
         self._lock = threading.Lock()
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
         self._models: dict[tuple[str, str], ServedModel] = {}
-        self._told_up: bool | None = None
+        self._told: tuple[bool, bool] | None = None
         self._client = triton.InferenceServerClient(
             settings.url,
             keepalive_options=triton.KeepAliveOptions(
@@ -199,10 +199,11 @@ class TritonCall:
         self._tell(up=True)
 
     def _tell(self, *, up: bool) -> None:
-        if self._told_up is not up:
-            self._told_up = up
+        state = (up, self._breaker.is_open)
+        if self._told != state:
+            self._told = state
             self._hooks.happened(Happening.PEER_UP, float(up), peer=PEER)
-        self._hooks.happened(Happening.BREAKER_OPEN, float(self._breaker.is_open), peer=PEER)
+            self._hooks.happened(Happening.BREAKER_OPEN, float(self._breaker.is_open), peer=PEER)
 
 
 def served_model(spec: ModelSpec, version: str, parameters: Mapping[str, Any]) -> ServedModel:

@@ -85,12 +85,10 @@ def running_stack(folder: Path, *arguments: str, **environment: str) -> Iterator
     """Starts ``triage local --json``, yields when it has printed its line, stops it with SIGTERM."""
     log = folder / "stack.log"
     command = [sys.executable, "-m", "launch.cli", "local", "--json", "--dir", str(folder / "state"), *arguments]
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=sink, text=True, env={**os.environ, **environment}
-        )
+    with log.open("w") as sink, (folder / "addresses.json").open("w") as told:
+        process = subprocess.Popen(command, stdout=told, stderr=sink, text=True, env={**os.environ, **environment})
     try:
-        yield Stack(process, _addresses(process, log), log)
+        yield Stack(process, _addresses(process, folder / "addresses.json", log), log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -99,15 +97,12 @@ def running_stack(folder: Path, *arguments: str, **environment: str) -> Iterator
             process.kill()
 
 
-def _addresses(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
-    assert process.stdout
-    os.set_blocking(process.stdout.fileno(), False)
-    line = ""
+def _addresses(process: subprocess.Popen[str], told: Path, log: Path) -> dict[str, Any]:
     end = time.monotonic() + READY_S
-    while not line.endswith("\n"):
-        line += process.stdout.read() or ""
+    while not told.read_text().endswith("\n"):
         assert process.poll() is None, f"the stack stopped:\n{log.read_text()[-4000:]}"
         assert time.monotonic() < end, f"the stack was not ready:\n{log.read_text()[-4000:]}"
         time.sleep(0.1)
+    (line,) = told.read_text().splitlines()  # exactly one line
     addresses: dict[str, Any] = json.loads(line)
     return addresses

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 import redis
 from pydicom.data import get_testdata_files
 
-from launch.phantom import studies
+from launch.phantom import phantom_study
+from launch.phantom_in import shipped_heads
 from tests.test_way import senders
 from tests.test_way.stack import Stack, running_stack, settled_once, wait_for
 
@@ -51,13 +53,15 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def phantom(folder: Path, seed: int, truth: str) -> Sent:
     """One phantom study of that truth, written as Part 10 files."""
-    data_sets = next(made for label, made in studies(seed=seed, n=4) if label == truth)
+    heads = [head for head in shipped_heads() if head.truth == truth]
+    study = phantom_study(heads[seed % len(heads)], f"way-{time.time_ns()}-{seed}", datetime(2026, 11, 22, tzinfo=UTC))
     files = []
-    for number, data_set in enumerate(data_sets):
+    for number, data_set in enumerate(study.images):
         files.append(folder / f"{truth}-{seed}-{number:03d}.dcm")
         data_set.save_as(files[-1], enforce_file_format=True)
-    names = {str(data_sets[0].PatientName), str(data_sets[0].PatientID), str(data_sets[0].AccessionNumber)}
-    return Sent(data_sets[0].StudyInstanceUID, truth, files, {d.SOPInstanceUID for d in data_sets}, names)
+    first = study.images[0]
+    names = {str(first.PatientName), str(first.PatientID), str(first.AccessionNumber)}
+    return Sent(study.study_instance_uid, truth, files, {str(d.SOPInstanceUID) for d in study.images}, names)
 
 
 def ended(stack: Stack, sent: Sent) -> dict[str, Any]:

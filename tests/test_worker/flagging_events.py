@@ -15,7 +15,7 @@ LOUD = 0.8  # positive, not certain
 CERTAIN = 0.99
 
 
-def arrived(image: int, series: str = "1", pixels: str = "a", study: str = STUDY, frames: int = 1) -> Arrived:
+def arrived(image: int, series: str = "1", pixels: str = "a", study: str = STUDY, frames: int = 1) -> StudyEvent:
     """An image's arrival; every image was received a second after the one before."""
     return Arrived(
         study_instance_uid=study,
@@ -55,7 +55,7 @@ def scored(  # noqa: PLR0913 - every part of a score that a test may want to dif
     spacing_mm: float = 5.0,
     thickness_mm: float = 5.0,
     of: dict[Label, Measure] | None = None,
-) -> Scored:
+) -> StudyEvent:
     """A slice's scores, ``spacing_mm`` beside the one before it."""
     return Scored(
         study_instance_uid=study,
@@ -73,9 +73,7 @@ def scored(  # noqa: PLR0913 - every part of a score that a test may want to dif
     )
 
 
-def not_analysed(
-    image: int, reason: Reason, *, series: str = "1", pixels: str = "a", study: str = STUDY
-) -> NotAnalysed:
+def not_analysed(image: int, reason: Reason, *, series: str = "1", pixels: str = "a", study: str = STUDY) -> StudyEvent:
     """An image without a score."""
     return NotAnalysed(
         study_instance_uid=study,

@@ -166,7 +166,8 @@ def test_the_order_of_arrival_does_not_matter(pair: tuple[list[Slice], list[Slic
 @settings(max_examples=200, deadline=None)
 def test_findings_only_grow_while_slices_arrive(arriving: list[Slice]) -> None:
     """No slice, positive or negative, takes a kind back that was found without it."""
-    evidence, before = Evidence(RULES), set()
+    evidence = Evidence(RULES)
+    before: set[Label] = set()
     for place, some in enumerate(arriving):
         evidence.put(place, some)
         found = {finding.name for finding in evidence.findings(final=False)} - {Label.LESION}

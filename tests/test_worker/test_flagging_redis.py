@@ -1,0 +1,229 @@
+"""The view's scripts on real servers, Redis and Valkey: atomic, fenced, repeatable."""
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from contracts import events
+from contracts.events import Closed, StudyEvent
+from contracts.names import RedisKeys
+from contracts.settings import FlaggingSettings, RedisSettings
+from contracts.worklist import HistoryEntry, PartitionStatus, StoredImage, WorklistItem
+from launch.stack.redis_server import RedisServer
+from tests.test_worker.flagging_events import LOUD, START_S, STUDY, arrived, scored
+from worker.flagging.redis_out import DAY_S, Outcome, RedisView
+from worker.flagging.view import Batch, PartitionFold, Raw, Taken
+
+RULES = FlaggingSettings()
+OTHER = "1.2.826.0.1.2"
+
+
+@dataclasses.dataclass(slots=True)
+class Store:
+    """A view below a prefix of its own, and a plain client that looks at it from outside."""
+
+    view: RedisView
+    client: Any  # redis-py types every answer as bytes or str
+    keys: RedisKeys
+
+    def fold(self, taken: Taken) -> PartitionFold:
+        """A partition's fold with the open studies of the store."""
+        fold = PartitionFold(taken, RULES, taken.offset)
+        for uid, study in self.view.load(taken, self.view.open_studies(taken)):
+            fold.take_up(uid, study)
+        return fold
+
+    def batch(self, fold: PartitionFold, some: Sequence[StudyEvent], start: int | None = None) -> Batch:
+        """The batch that these events make."""
+        start = fold.next_offset if start is None else start
+        raws = [Raw(start + n, START_S + n, event.key, events.encode(event)) for n, event in enumerate(some)]
+        readings = fold.readings(raws)
+        for uid, study in self.view.load(fold.taken, fold.missing(readings)):
+            fold.take_up(uid, study)
+        return fold.fold(readings, start + len(some))
+
+    def write(self, fold: PartitionFold, some: Sequence[StudyEvent]) -> Outcome:
+        """Folds and writes, telling every change."""
+        batch = self.batch(fold, some)
+        outcome = self.view.apply(fold.taken, batch, batch.told)
+        if outcome is Outcome.OK:
+            fold.written(batch)
+        return outcome
+
+    def dump(self) -> dict[str, object]:
+        """All that the scripts wrote for studies."""
+        return {key: self._value(key) for key in sorted(self._names()) if ":partition:" not in key}
+
+    def item(self, study: str = STUDY) -> WorklistItem:
+        """The row readers see."""
+        return WorklistItem.model_validate_json(self.client.hget(self.keys.study(study), "item") or b"")
+
+    def told(self) -> list[str]:
+        """The live changes, oldest first."""
+        return [fields[b"event"].decode() for _, fields in self.client.xrange(self.keys.changes)]
+
+    def _names(self) -> list[str]:
+        return [key.decode() for key in self.client.keys(f"{self.keys.prefix}*")]
+
+    def _value(self, key: str) -> object:
+        kind = self.client.type(key).decode()
+        read: dict[str, Callable[[str], object]] = {
+            "hash": self.client.hgetall,
+            "set": self.client.smembers,
+            "stream": self.client.xrange,
+            "zset": lambda name: self.client.zrange(name, 0, -1, withscores=True),
+            "list": lambda name: self.client.lrange(name, 0, -1),
+        }
+        return read[kind](key)
+
+
+@pytest.fixture
+def store(redis_make: RedisServer) -> Iterator[Store]:
+    """Each make of the store, below a prefix of its own."""
+    prefix = f"t{uuid.uuid4().hex[:8]}:"
+    view = RedisView(RedisSettings(url=redis_make.url, key_prefix=prefix), RULES)
+    client: Any = redis.Redis.from_url(redis_make.url, protocol=2)
+    yield Store(view, client, RedisKeys(prefix))
+    for key in client.keys(f"{prefix}*"):
+        client.delete(key)
+    view.close()
+    client.close()
+
+
+FLAGGING = [arrived(0), scored(0, LOUD), arrived(1), scored(1, LOUD)]
+
+
+def test_a_batch_stores_study_rank_images_history_and_offset_together(store: Store) -> None:
+    """What readers need is there after one script, and agrees."""
+    fold = store.fold(store.view.take(0, "me"))
+    assert store.write(fold, FLAGGING) is Outcome.OK
+    item, keys = store.item(), store.keys
+    assert (item.state, item.images_settled, item.rank) == ("flagged", 2, START_S)
+    assert store.client.zscore(keys.queue, STUDY) == item.rank
+    assert store.client.hget(keys.partition(0), "offset") == b"4"
+    assert store.client.hget(keys.study(STUDY), "offset") == b"3"
+    images = [StoredImage.model_validate_json(value) for value in store.client.hvals(keys.images(STUDY))]
+    assert [image.item.settlements for image in images] == [1, 1]
+    history = [HistoryEntry.model_validate_json(value) for value in store.client.lrange(keys.history(STUDY), 0, -1)]
+    assert [(entry.change, entry.offset) for entry in history] == [("received", 0), ("flagged", 3)]
+    assert store.told() == ["received", "flagged"]
+
+
+def test_a_repeated_write_changes_nothing_and_says_ok(store: Store) -> None:
+    """redis-py sends a script again when the answer was lost: no second history entry, no second live change."""
+    fold = store.fold(store.view.take(0, "me"))
+    batch = store.batch(fold, FLAGGING)
+    assert store.view.apply(fold.taken, batch, batch.told) is Outcome.OK
+    before = store.dump()
+    assert store.view.apply(fold.taken, batch, batch.told) is Outcome.OK
+    assert store.dump() == before
+
+
+def test_a_zombie_that_wakes_up_is_refused_and_changes_nothing(store: Store) -> None:
+    """Its token is an older one: whatever offsets it holds, the new owner's view stands."""
+    zombie = store.fold(store.view.take(0, "zombie"))
+    late = store.batch(zombie, FLAGGING[:1])
+    fold = store.fold(store.view.take(0, "me"))
+    store.write(fold, FLAGGING)
+    before = store.dump()
+    assert store.view.apply(zombie.taken, late, late.told) is Outcome.STALE
+    assert store.view.beat(zombie.taken, 0, PartitionStatus.READY, 0) is Outcome.STALE
+    assert store.dump() == before
+
+
+def test_a_study_is_never_written_over_a_later_offset(store: Store) -> None:
+    """Even the rightful owner cannot store an older state: the whole batch is refused, nothing of it is in."""
+    fold = store.fold(store.view.take(0, "me"))
+    store.write(fold, FLAGGING)
+    store.client.hset(store.keys.study(STUDY), "offset", 99)
+    before = store.dump()
+    older = store.batch(fold, [arrived(0, study=OTHER), arrived(2)])
+    assert store.view.apply(fold.taken, older, older.told) is Outcome.STALE
+    assert store.dump() == before
+    assert not store.client.exists(store.keys.study(OTHER))
+
+
+@pytest.mark.parametrize("offset", [None, "2", "9"], ids=["emptied", "older replica", "elsewhere"])
+def test_a_store_that_stands_elsewhere_refuses_the_write_and_the_beat(store: Store, offset: str | None) -> None:
+    """Emptied, failed over to an older replica: one case, noticed by the write itself."""
+    fold = store.fold(store.view.take(0, "me"))
+    store.write(fold, FLAGGING)
+    if offset is None:
+        store.client.delete(store.keys.partition(0))
+    else:
+        store.client.hset(store.keys.partition(0), "offset", offset)
+    before = store.dump()
+    assert store.view.beat(fold.taken, 4, PartitionStatus.READY, 4) is Outcome.LOST
+    assert store.write(fold, [arrived(2)]) is Outcome.LOST
+    assert store.dump() == before
+
+
+def test_an_owner_takes_up_where_the_store_stands(store: Store) -> None:
+    """The open study comes back whole, and the next event leads to the same row as without the change of hands."""
+    store.write(store.fold(store.view.take(0, "first")), FLAGGING[:3])
+    second = store.fold(store.view.take(0, "second"))
+    assert second.next_offset == 3
+    assert store.write(second, FLAGGING[3:]) is Outcome.OK
+    assert store.item().state == "flagged"
+
+
+def test_left_overs_of_a_truncated_store_are_built_anew(store: Store) -> None:
+    """Only the partition's hash is gone: the log is read from its start, and no history is told twice."""
+    store.write(store.fold(store.view.take(0, "me")), FLAGGING)
+    before = store.client.lrange(store.keys.history(STUDY), 0, -1)
+    store.client.delete(store.keys.partition(0))
+    fold = store.fold(store.view.take(0, "me again"))
+    assert fold.next_offset == 0
+    assert store.write(fold, FLAGGING) is Outcome.OK
+    assert store.client.lrange(store.keys.history(STUDY), 0, -1) == before
+
+
+def test_studies_stay_when_the_broker_lost_its_log(store: Store) -> None:
+    """Offsets start again at 0 and are applied to what is known."""
+    store.write(store.fold(store.view.take(0, "me")), FLAGGING)
+    fold = store.fold(store.view.take(0, "me again", reset=True))
+    assert fold.next_offset == 0
+    assert store.write(fold, [arrived(2), scored(1, 0.1)]) is Outcome.OK
+    assert (store.item().images_received, store.item().images_settled, store.item().state) == (3, 2, "receiving")
+
+
+def test_a_closed_study_gets_a_time_to_live_and_leaves_with_all_its_keys(store: Store) -> None:
+    """Patient data does not stay behind: after keep_days queue entry and keys are gone, reopened studies stay."""
+    fold = store.fold(store.view.take(0, "me"))
+    store.write(fold, [arrived(0), scored(0), Closed(study_instance_uid=STUDY, at=0, after_offset=1)])
+    assert STUDY not in fold.studies
+    leave_at = store.client.zscore(store.keys.leaving, STUDY)
+    assert leave_at == START_S + 2 + 30 * DAY_S
+    assert store.client.ttl(store.keys.study(STUDY)) > 0
+    store.write(fold, [arrived(1)])
+    assert store.client.ttl(store.keys.study(STUDY)) == -1
+    assert store.view.leave() == 0
+    store.write(fold, [scored(1), Closed(study_instance_uid=STUDY, at=0, after_offset=4)])
+    store.client.zadd(store.keys.leaving, {STUDY: 1.0})
+    assert store.view.leave() == 1
+    assert set(store.dump()) == {store.keys.changes}
+
+
+def test_the_stream_of_live_changes_is_capped(redis_make: RedisServer, store: Store) -> None:
+    """Nobody listens for a week: the stream does not grow."""
+    settings = RedisSettings(url=redis_make.url, key_prefix=store.keys.prefix, changes_max=100)
+    store.view = RedisView(settings, RULES)
+    fold = store.fold(store.view.take(0, "me"))
+    for start in range(0, 600, 200):
+        assert store.write(fold, [arrived(0, study=f"1.2.{start + n}") for n in range(200)]) is Outcome.OK
+    assert 100 <= store.client.xlen(store.keys.changes) < 300
+
+
+def test_names_in_redis_hold_no_patient_data(store: Store) -> None:
+    """Keys, members and fields name UIDs and digests; the patient is in values alone."""
+    store.write(store.fold(store.view.take(0, "me")), FLAGGING)
+    names = json.dumps([str(key) for key in store.client.keys(f"{store.keys.prefix}*")])
+    fields = json.dumps([str(field) for field in store.client.hkeys(store.keys.images(STUDY))])
+    assert store.item().patient.name == "Doe^Jane"
+    for secret in ("Doe", "Jane", "4711", "A1"):
+        assert secret not in names.replace(store.keys.prefix, "") + fields

@@ -73,6 +73,7 @@ class Owner:
         fold = PartitionFold(taken, self._rules, taken.offset)
         for uid, study in self._store.load(taken, self._store.open_studies(taken)):
             fold.take_up(uid, study)
+            self._timers.saw(fold.studies[uid].fold.last_arrival_at)  # it is at least as late as that
         self.announced = 0 if reset else max(self.announced, announced, taken.offset)
         self._audited = 0 if reset else max(self._audited, self.announced)
         self._fold = fold

@@ -1,0 +1,225 @@
+"""Flagging as a service: a real broker, a real store, and both failing."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.events import StudyEvent
+from contracts.hooks import Happening
+from contracts.reasons import Reason
+from contracts.worklist import Change
+from launch.clients.kafka_call import ensure_topics
+from launch.stack.redis_server import RedisServer
+from tests.test_worker.flagging_events import LOUD, QUIET, arrived, not_analysed, scored
+from tests.test_worker.flagging_running import Site, site, uids, wait_until
+
+pytestmark = pytest.mark.stack
+
+A, B = uids()
+
+
+def images(study: str, *loud: int, count: int = 4) -> list[StudyEvent]:
+    """Arrivals and scores of a study, one image after the other, now."""
+    pairs = ((arrived(n, study=study), scored(n, LOUD if n in loud else QUIET, study=study)) for n in range(count))
+    return [event.model_copy(update={"at": time.time()}) for event in itertools.chain.from_iterable(pairs)]
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A store that a test may stop."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def here(broker: str, redis_server: RedisServer, topic_prefix: str) -> Iterator[Site]:
+    """Topics on each broker in turn; nothing closes by itself."""
+    with site(broker, redis_server.url, topic_prefix) as made:
+        ensure_topics(made.settings.kafka, made.hooks)
+        yield made
+
+
+def test_a_flag_reaches_the_queue_while_the_study_is_still_arriving(here: Site) -> None:
+    """The bleeding study, sent second, stands first; changes are told live, counted and audited once each."""
+    with here.running():
+        here.append(*images(A), *images(B, 1, 2))
+        wait_until(lambda: here.state(A) == ("receiving", False), "A is received")
+        wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged")
+        item = here.item(B)
+        assert item is not None
+        assert (item.provisional, item.findings[0].name) == (True, "intraparenchymal")
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all of B is settled")
+        assert here.client.zrange(here.keys.queue, 0, -1) == [B.encode(), A.encode()]
+        assert sorted(here.told()) == ["flagged", "received", "received"]
+        wait_until(here.ready, "both partitions are ready")
+    assert here.hooks.count(Happening.FLAGGED) == 1
+    (seconds,) = [value for name, value, _ in here.hooks.told if name is Happening.TIME_TO_FLAG_SECONDS]
+    assert 0 <= seconds < 60
+    audit = [(record["key"], record["change"]) for record in here.audit()]
+    assert sorted(audit) == sorted([(A, "received"), (B, "received"), (B, "flagged")])
+
+
+def test_an_emptied_store_is_rebuilt_to_the_same_view_and_nothing_is_announced_again(here: Site) -> None:
+    """FLUSHALL in mid-study: same rows, images, history and order; no second ``flagged``, live, counted or audited."""
+    with here.running():
+        here.append(*images(A), *images(B, 1, 2))
+        wait_until(lambda: all((one := here.item(uid)) and one.images_settled == 4 for uid in (A, B)), "all settled")
+        wait_until(here.ready, "ready")
+        before = [here.view(uid) for uid in (A, B)]
+        time.sleep(1.0)  # the watermark is committed
+        for key in here.client.keys(f"{here.keys.prefix}*"):
+            here.client.delete(key)
+        wait_until(lambda: here.ready() and [here.view(uid) for uid in (A, B)] == before, "the view is back")
+        assert here.told() == []
+        here.append(arrived(9, study=B), scored(9, LOUD, study=B))
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 5, "goes on")
+    assert here.hooks.count(Happening.FLAGGED) == 1
+    assert [record["change"] for record in here.audit()].count("flagged") == 1
+
+
+def test_an_older_store_is_brought_forward_from_where_it_stands(here: Site) -> None:
+    """A failover to a replica that missed the last writes: flagging notices, goes back and catches up."""
+    with here.running():
+        here.append(*images(B, 1, 2, count=2))
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 2, "half settled")
+        wait_until(here.ready, "ready")
+        older = {key: here.client.dump(key) for key in here.client.keys(f"{here.keys.prefix}*")}
+        here.append(*images(B, 1, 2)[4:])
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
+        before = here.view(B)
+        pipeline = here.client.pipeline(transaction=True)
+        for key, value in older.items():
+            pipeline.restore(key, 0, value, replace=True)
+        pipeline.execute()
+        wait_until(lambda: here.view(B) == before, "brought forward")
+
+
+def test_a_killed_process_goes_on_where_the_store_stands(here: Site, tmp_path: Path) -> None:
+    """Killed with -9 in mid-study, events while nobody reads, start again: every image settled once, one flag told."""
+    process = here.process(tmp_path)
+    try:
+        here.append(*images(B, 1, 2)[:5])
+        wait_until(lambda: (one := here.item(B)) and one.images_received == 3, "first half is in the view")
+    finally:
+        process.kill()
+        process.wait()
+    here.append(*images(B, 1, 2)[5:])
+    with here.running():
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
+        assert [image.item.settlements for image in here.images(B)] == [1, 1, 1, 1]
+        assert here.told() == ["received", "flagged"]
+        assert [entry.change for entry in here.history(B)] == [Change.RECEIVED, Change.FLAGGED]
+
+
+def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(
+    tansu: str, own_redis: RedisServer, topic_prefix: str
+) -> None:
+    """The store is killed in mid-study and comes back seconds later: all events are in the view, flagged told once."""
+    with site(tansu, own_redis.url, topic_prefix) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running() as thread:
+            here.append(*images(A, count=2))
+            wait_until(lambda: here.state(A), "A is in the view")
+            own_redis.kill()
+            here.append(*images(B, 1, 2))
+            time.sleep(3.0)
+            assert thread.is_alive()
+            own_redis.start()
+            wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged after the outage")
+            wait_until(lambda: (one := here.item(A)) and one.images_settled == 2, "A is whole")
+            assert here.told().count("flagged") == 1
+        assert [record["change"] for record in here.audit() if record["key"] == B].count("flagged") == 1
+
+
+def test_a_study_closes_after_its_quiet_period_and_a_late_image_opens_it_again(
+    broker: str, redis_server: RedisServer, topic_prefix: str
+) -> None:
+    """Closed by an event that the timer appended; reopened, flagged and closed again by the same rules."""
+    with site(broker, redis_server.url, topic_prefix, quiet_s=1.0) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running():
+            here.append(*images(A, 3)[:-1])
+            wait_until(lambda: (one := here.item(A)) and one.images_received == 4, "received")
+            time.sleep(2.0)
+            assert here.state(A) == ("receiving", False), "an unsettled image keeps the study open"
+            here.append(scored(3, LOUD, study=A))
+            wait_until(lambda: here.state(A) == ("not_flagged", True), "closed")
+            here.append(arrived(4, study=A), scored(4, LOUD, study=A))
+            wait_until(lambda: here.state(A) == ("flagged", True), "flagged and closed again")
+            changes = [entry.change.value for entry in here.history(A)]
+            assert changes == ["received", "closed", "revised", "flagged", "closed"]
+            assert here.told() == changes
+
+
+def test_a_study_without_any_scorer_is_told_as_delayed_at_its_deadline_and_revised_later(
+    broker: str, redis_server: RedisServer, topic_prefix: str
+) -> None:
+    """Every scoring worker is dead: not analysed (delayed), never silently waiting; the score revises it."""
+    with site(broker, redis_server.url, topic_prefix, quiet_s=0.5, deadline_s=1.5) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running():
+            here.append(arrived(0, study=A))
+            wait_until(lambda: (one := here.item(A)) and one.reason is Reason.DELAYED, "delayed")
+            assert here.state(A) == ("not_analysed", False)
+            here.append(scored(0, study=A))
+            wait_until(lambda: here.state(A) == ("not_flagged", True), "revised and closed")
+        assert here.hooks.count(Happening.STUDY_EXPIRED) == 1
+
+
+def test_deadlines_and_quiet_periods_survive_a_restart(
+    broker: str, redis_server: RedisServer, topic_prefix: str
+) -> None:
+    """Whoever owns the partition next closes what was open: it is found in the store, without a new event."""
+    with site(broker, redis_server.url, topic_prefix) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running():
+            here.append(*images(A, count=2))
+            wait_until(lambda: (one := here.item(A)) and one.images_settled == 2, "settled")
+        hasty = here.settings.flagging.model_copy(update={"quiet_s": 0.5})
+        here.settings = here.settings.model_copy(update={"flagging": hasty})
+        with here.running():
+            wait_until(lambda: here.state(A) == ("not_flagged", True), "closed after the restart")
+
+
+def test_a_withdrawn_flag_leaves_an_audit_trail(here: Site) -> None:
+    """A newer model's answer takes the flag back: live, in the history and on the audit topic, with its offset."""
+    with here.running():
+        here.append(*images(B, 1, 2))
+        wait_until(lambda: here.state(B) == ("flagged", False), "flagged")
+        offset = here.append(scored(1, QUIET, study=B, version="2"))
+        wait_until(lambda: here.state(B) == ("receiving", False), "withdrawn")
+        assert here.told() == ["received", "flagged", "withdrawn"]
+    (record,) = [record for record in here.audit() if record["change"] == "withdrawn"]
+    assert (record["key"], record["offset"], record["state"]) == (B, offset, "receiving")
+    assert record["models"] == ["head_ct_lesion:1", "head_ct_lesion:2"]
+
+
+def test_an_unreadable_event_makes_its_study_not_analysed_and_stops_nobody(here: Site) -> None:
+    """Garbage under a study's key: the study says so, the next study is flagged as ever."""
+    with here.running():
+        here.append(*images(A, count=2))
+        here.append_raw(A, f"{A}|scored|x".encode(), b"\xff not an event")
+        here.append_raw(A, b"no study at all", b"{}")
+        here.append(*images(B, 1, 2))
+        wait_until(lambda: (one := here.item(A)) and one.reason is Reason.RECORD_UNREADABLE, "told")
+        wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged")
+    assert here.hooks.count(Happening.EVENT_UNREADABLE) == 2
+
+
+def test_failed_and_out_of_scope_images_are_told_with_their_reason(
+    broker: str, redis_server: RedisServer, topic_prefix: str
+) -> None:
+    """Through the whole service: a failed image at once, an out-of-scope study when it closes."""
+    with site(broker, redis_server.url, topic_prefix, quiet_s=0.5) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running():
+            here.append(arrived(0, study=A), not_analysed(0, Reason.PIXELS_UNDECODABLE, study=A))
+            here.append(arrived(0, study=B), not_analysed(0, Reason.MODALITY_OUT_OF_SCOPE, study=B))
+            wait_until(lambda: here.state(A) == here.state(B) == ("not_analysed", True), "both closed")
+            reasons = [(one := here.item(uid)) and one.reason for uid in (A, B)]
+            assert reasons == [Reason.PIXELS_UNDECODABLE, Reason.MODALITY_OUT_OF_SCOPE]

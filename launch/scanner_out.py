@@ -77,13 +77,15 @@ def send_images(
     scanner: Scanner,
     on_result: Callable[[Sent], None] = lambda _: None,
     stop: threading.Event | None = None,
+    pace: "Pace | None" = None,
 ) -> list[Sent]:
     """Sends every image; returns the answers in the order they came. ``on_result`` is called one at a time.
 
-    ``stop`` ends it after the image in hand; what was not tried by then has no answer.
+    ``stop`` ends it after the image in hand; what was not tried by then has no answer. ``pace`` may be shared between
+    scanners that together keep one rate.
     """
     ended = stop or threading.Event()
-    run = _Run(scanner, ended, on_result)
+    run = _Run(scanner, ended, on_result, pace or Pace(scanner.rate, ended))
     for batch in batches(images):
         run.send(batch)
     return run.answers
@@ -106,13 +108,15 @@ def batches(images: Iterable[Image]) -> Iterator[list[Image]]:
 class _Run:
     """Hands the images of a batch to so many associations, at one common pace."""
 
-    def __init__(self, scanner: Scanner, stop: threading.Event, on_result: Callable[[Sent], None]) -> None:
+    def __init__(
+        self, scanner: Scanner, stop: threading.Event, on_result: Callable[[Sent], None], pace: "Pace"
+    ) -> None:
         self.answers: list[Sent] = []
         self._scanner = scanner
         self._stop = stop
         self._on_result = on_result
         self._lock = threading.Lock()
-        self._pace = _Pace(scanner.rate, stop)
+        self._pace = pace
 
     def send(self, batch: Sequence[Image]) -> None:
         waiting = deque(batch)
@@ -138,8 +142,11 @@ class _Run:
             self._on_result(answer)
 
 
-class _Pace:
-    """Lets one image through at a time, at most ``rate`` a second; a late one is not made up for by a burst."""
+class Pace:
+    """Lets one image through at a time, at most ``rate`` a second, first come, first served.
+
+    A late one is not made up for by a burst.
+    """
 
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
         self._gap_s = 1.0 / rate if rate else 0.0

@@ -80,7 +80,10 @@ class KafkaLog:
         return self._partitions
 
     def append(self, entry: Entry) -> "Future[Place]":
-        """Returns at once. The future yields the place, or fails with a PeerError within ``ack_timeout_s``."""
+        """Returns at once. The future yields the place, or fails with a PeerError within ``ack_timeout_s``.
+
+        Its callbacks run in the client's threads: they may append, but must not wait.
+        """
         pending = Pending(entry.size_bytes, time.monotonic() + self._settings.ack_timeout_s, entry)
         line = None
         with self._lock:

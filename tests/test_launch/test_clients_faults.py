@@ -174,7 +174,9 @@ def test_a_frozen_broker_fails_its_callers_in_time_and_is_used_again(own_kafka: 
     finally:
         os.kill(own_kafka.pid, signal.SIGCONT)
     append_until_acknowledged(log, topic, 30.0)
+    assert isinstance(line, Line)
     assert log._line is not line
+    assert not line._producer._sender.is_alive()  # kafka-python's own close() leaves it sending
     assert log._buffered_bytes == 0
     log.close(5.0)
 
@@ -243,18 +245,23 @@ def wait_while(holds: Callable[[], object], seconds: float) -> None:
 
 
 def test_a_memory_only_broker_that_restarted_empty_is_used_again(tmp_path: Path, topic_prefix: str) -> None:
-    """Tansu forgets producer and topics: the log replaces its producer, topics are there again and records go in."""
+    """Tansu forgets producer and topics: the log replaces its producer, topics are there again and records go in.
+
+    Four partitions, as in the embedded stack: whoever asks first for a forgotten topic makes Tansu create it with four.
+    """
     server = Tansu(tmp_path)
     server.start()
     try:
-        settings = settings_for(server.bootstrap, topic_prefix).model_copy(update={"memory_only": True})
+        settings = settings_for(server.bootstrap, topic_prefix).model_copy(
+            update={"memory_only": True, "partitions": 4}
+        )
         topic = topics_of(settings).audit
         log = KafkaLog(settings, Silent())
         log.append(Entry(topic, 0, b"key", b"before")).result(20)
         server.kill()
         server.start()
         assert append_until_acknowledged(log, topic, 30.0) == Place(topic, 0, 0)
-        assert log.partitions == partition_count(settings)
+        assert log.partitions == partition_count(settings) == 4
         log.close(5.0)
     finally:
         server.close()

@@ -121,9 +121,10 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """SIGTERM and SIGHUP end the body as Ctrl-C does."""
+    """SIGTERM and SIGHUP end the body as Ctrl-C does. What the caller had ignored (nohup) stays ignored."""
     signals = StopSignals()
-    before = {number: signal.signal(number, signals) for number in STOPPED_BY}
+    heeded = [number for number in STOPPED_BY if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signals) for number in heeded}
     try:
         yield signals
     finally:

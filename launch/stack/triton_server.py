@@ -92,7 +92,8 @@ class TritonServer(Part):
             "LD_LIBRARY_PATH": [sysconfig.get_config_var("LIBDIR") or "", os.environ.get("LD_LIBRARY_PATH", "")],
         }
         joined = {name: os.pathsep.join(filter(None, folders)) for name, folders in places.items()}
-        return {**os.environ, **joined, "CUDA_VISIBLE_DEVICES": ""}
+        # No GPU, and no __pycache__ in the model repository.
+        return {**os.environ, **joined, "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def prepare(self) -> None:
         """A backend folder of symlinks: the wheel keeps backend and stub apart, the server wants them together."""

@@ -231,6 +231,36 @@ def test_a_signal_while_starting_leaves_nothing(tmp_path: Path) -> None:
         assert local.process.stdout.read() == b""
 
 
+def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
+    """A frozen worker would be waited for five minutes; the second Ctrl-C does not wait, and leaves nothing."""
+    with ready(tmp_path, "--set", "scoring.drain_s=300") as local:
+        os.kill(local.pids["worker"], signal.SIGSTOP)
+        local.process.send_signal(signal.SIGINT)
+        assert becomes_true(lambda: not running_in_group(local.pids["worklist"]))
+        assert local.end(signal.SIGINT) == 0
+        assert becomes_true(lambda: local.left_over() == [])
+
+
+def test_a_hangup_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """Under nohup the stack lives on when the terminal closes; SIGTERM still ends it."""
+    folder = tmp_path / "state"
+    command = ["nohup", sys.executable, "-m", "launch.cli", "local", "--json", "--dir", str(folder)]
+    with (tmp_path / "errors").open("wb") as sink:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink)
+    local = Local(process, folder, tmp_path / "errors")
+    try:
+        local.wait_until_ready()
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        assert status_of(local.said["metrics"]["worklist"]) == 200
+        assert local.end(signal.SIGTERM) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert becomes_true(lambda: local.left_over() == [])
+
+
 def test_a_part_that_cannot_start_ends_the_command_with_its_log(tmp_path: Path) -> None:
     """A model repository without a model that loads: exit status 1, the reason, the logs kept, no process."""
     (tmp_path / "models" / "broken" / "1").mkdir(parents=True)

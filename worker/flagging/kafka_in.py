@@ -133,6 +133,9 @@ class EventsIn:
     def _open(self) -> Any:
         if self._consumer is None:
             consumer = self._make()
+            if not consumer.partitions_for_topic(self.topic):
+                consumer.close(autocommit=False)
+                raise PeerAway(PEER, "the topic is not known yet")  # a group that starts without it gets no partitions
             consumer.subscribe([self.topic], listener=self._regained)
             self._consumer = consumer
         return self._consumer

@@ -35,9 +35,11 @@ class Cursor:
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
             rank, uid = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            known = math.isfinite(float(rank)) and isinstance(rank, str) and bool(uid.encode())
+            cursor = cls(rank, uid)
+            known = isinstance(rank, str) and math.isfinite(float(rank)) and bool(uid.encode())
+            known = known and cursor.encode() == text  # one place, one text
         except (ValueError, TypeError, AttributeError, RecursionError):
             known = False
         if not known:
             raise DecodeError("worklist cursor", text.encode("utf-8", "replace"))
-        return cls(rank, uid)
+        return cursor

@@ -49,6 +49,8 @@ EVENTS_DESCRIPTION = """Server-sent events. `event` is `received`, `flagged`, `r
 `action`; `data` is the study's ITEM with its present position; `id` is to be sent as `Last-Event-ID` after a lost
 connection (browsers do so by themselves), and what was missed is told first.
 
+Connect first, then read `/v1/worklist`: so nothing is missed between the two.
+
 `event: reset` says that changes may have been missed, or that the status is another now: read `/v1/worklist` again.
 Its data is `{"status", "detail", "notice"}`. A comment every 10 s keeps the connection; a reader that does not read is
 cut and may come back with its `Last-Event-ID`."""
@@ -150,6 +152,7 @@ def _add_events(app: FastAPI, desk: Desk) -> None:
         responses={
             200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the stream"},
             401: _PROBLEM,
+            422: _PROBLEM,
             503: _PROBLEM,
         },
         response_class=Response,
@@ -163,7 +166,8 @@ def _add_events(app: FastAPI, desk: Desk) -> None:
     ) -> Response:
         if desk.hub.readers >= READERS_MAX or desk.hub.closed:
             return _problem(503, desk.reading.standing.status, "No room for another live reader now; ask again later.")
-        return LiveResponse(_sent(desk, role, last_event_id), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
+        told = events(desk.hub, desk.view, desk.reading.standing, last_event_id)
+        return LiveResponse(_sent(desk, role, told), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
 
 
 class LiveResponse(EventSourceResponse):
@@ -177,10 +181,10 @@ class LiveResponse(EventSourceResponse):
             return
 
 
-async def _sent(desk: Desk, role: Role, last_event_id: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _sent(desk: Desk, role: Role, told: AsyncIterator[Told]) -> AsyncIterator[ServerSentEvent]:
     _count(desk, 1)
     try:
-        async for one in events(desk.hub, desk.view, desk.reading.standing, last_event_id):
+        async for one in told:
             yield _server_sent(one, role)
     finally:
         _count(desk, -1)
@@ -210,7 +214,7 @@ def _add_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def wrong_query(_: Request, problem: RequestValidationError) -> Response:
-        told = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in problem.errors())
+        told = "; ".join(f"{error['loc'][1]}: {error['msg']}" for error in problem.errors())
         return _problem(422, desk.reading.standing.status, told)
 
     @app.exception_handler(StarletteHTTPException)

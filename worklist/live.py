@@ -87,14 +87,19 @@ class Hub:
         self._news = asyncio.Event()
 
 
-async def events(hub: Hub, view: View, standing: Standing, last_event_id: str | None) -> AsyncIterator[Told]:
-    """One reader's events.
+def events(hub: Hub, view: View, standing: Standing, last_event_id: str | None) -> AsyncIterator[Told]:
+    """One reader's events, from the moment of this call: nothing is missed between it and the first one taken.
 
     1. Take the place in the ring and the stream position it stands for, together.
     2. Behind ``last_event_id``, tell what the stream still holds up to that position; a `reset` if it is not whole.
     3. Follow the ring.
     """
-    start, position = hub.next, hub.position
+    return _events(hub, view, standing, last_event_id, hub.next, hub.position)
+
+
+async def _events(  # the reader's whole state, made in one place above
+    hub: Hub, view: View, standing: Standing, last_event_id: str | None, start: int, position: str | None
+) -> AsyncIterator[Told]:
     if last_event_id is not None:
         async for one in _missed(view, standing, last_event_id, position):
             yield one

@@ -93,6 +93,7 @@ async def _watching(desk: Desk) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        desk.hub.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,7 +19,10 @@ TAIL_WAIT_S = 1.0  # must stay under the store's socket timeout
 
 @dataclass(slots=True)
 class Watch:
-    """Feeds the hub and keeps the reading's standing current, until cancelled."""
+    """Feeds the hub and keeps the reading's standing current, until the hub is closed.
+
+    Cancelling alone would not end the loops: redis-py now and then turns a cancellation into a timeout of its own.
+    """
 
     view: View
     hub: Hub
@@ -28,7 +31,7 @@ class Watch:
 
     async def tail(self) -> None:
         """Publishes what the stream gets. After every doubt it makes sure that nothing was missed."""
-        while True:
+        while not self.hub.closed:
             try:
                 await self._tail_once()
             except PeerError:
@@ -40,7 +43,7 @@ class Watch:
     async def _tail_once(self) -> None:
         """1. Is the position still on the stream? 2. Publish until nothing comes for a while; then look again."""
         position = await self._sure()
-        while True:
+        while not self.hub.closed:
             after, changes = await self.view.changes(position, TAIL_PAGE, TAIL_WAIT_S)
             self.hub.publish(changes)
             if after == position:
@@ -59,7 +62,7 @@ class Watch:
     async def look(self) -> None:
         """Keeps the standing; tells live readers when it is another."""
         seen, kept_s = "", 0.0
-        while True:
+        while not self.hub.closed:
             before, position = self.reading.standing, self.hub.position or ""
             moved = position != seen or kept_s >= KEEP_S
             now = await self._refreshed(moved=moved)

@@ -278,3 +278,26 @@ def test_a_dropped_line_takes_no_more(tansu: str, topic_prefix: str) -> None:
     assert isinstance(future.exception(5), PeerAway)
     assert log._buffered_bytes == 0
     log.close(1.0)
+
+
+def test_replaced_producers_leave_no_thread_and_lose_no_record(tansu: str, topic_prefix: str) -> None:
+    """Ten replacements under load: records appended meanwhile wait and arrive; threads and sockets do not add up."""
+    log = KafkaLog(settings_for(tansu, topic_prefix, ack_timeout_s=15.0), Silent())
+    topic = topics_of(log._settings).audit
+    assert log.wait_up(20)
+    before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
+    futures: list[Future[Place]] = []
+    for _ in range(10):
+        line = log._line
+        assert isinstance(line, Line)
+        log._broken(line)
+        futures += [log.append(Entry(topic, number % 2, b"key", b"value")) for number in range(20)]
+        wait_while(partial(still_on, log, line), 20.0)
+    assert len({future.result(20) for future in futures}) == 200
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    log.close(5.0)
+
+
+def still_on(log: KafkaLog, line: Line) -> bool:
+    """Whether the log has not opened its next line yet."""
+    return log._line is line or log._line is None

@@ -1,4 +1,4 @@
-"""Keeps an eye on the broker for the producer: topics made at start, told up or away, memory cleared on a loss."""
+"""Keeps an eye on the broker for the producer: topics made and checked at start, memory cleared on a loss."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from contracts.hooks import Happening, Hooks
 from contracts.ports import Log
 
 RETRY_S = 2.0
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.05  # shorter than any reconnection, so that none is missed
 
 
 class BrokerWatch:
@@ -35,6 +35,10 @@ class BrokerWatch:
         topics = "; ".join(self._warnings) if self._warnings else "up" if self._checked else "unknown"
         return {"kafka": "up" if self._log.up() else "away", "topics": topics}
 
+    def checked(self) -> bool:
+        """Whether the broker was there and its topics were compared with what is asked of them."""
+        return self._checked
+
     def _topics(self) -> bool:
         try:
             self._warnings = self._ensure_topics()
@@ -46,7 +50,5 @@ class BrokerWatch:
         return True
 
     def _look(self) -> None:
-        up = self._log.up()
-        self._hooks.happened(Happening.PEER_UP, float(up), peer="kafka")
-        if not up:
+        if not self._log.up():
             self._lost()

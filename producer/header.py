@@ -79,7 +79,7 @@ class Header:
         return self.raw(tag).strip(b" \0").decode("ascii", "replace")
 
     def text(self, tag: int) -> str:
-        """The first value as text in the object's character set (PS3.3 C.12.1.1.2), safe to encode as UTF-8."""
+        """The value as text in the object's character set (PS3.3 C.12.1.1.2), safe to encode as UTF-8."""
         decoded = decode_bytes(self.raw(tag).strip(b" \0"), self._encodings(), TEXT_VR_DELIMS)
         printable = "".join(letter for letter in decoded[:MAX_TEXT] if letter.isprintable())
         return printable.strip().encode("utf-8", "replace").decode()

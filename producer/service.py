@@ -6,6 +6,8 @@ from typing import Protocol
 
 from contracts.ports import Log
 
+START_GRACE_S = 5.0  # for the broker to be found, so that a sender who waits for us is not turned away at once
+
 
 class Door(Protocol):
     """One way in."""
@@ -35,9 +37,15 @@ class Watch(Telling, Protocol):
     def run(self, stop: threading.Event) -> None:
         """Until stopped."""
 
+    def checked(self) -> bool:
+        """Whether the broker was found once."""
+
 
 class ProducerService:
-    """Implements ``contracts.ports.Service``. Ready once the doors are open: without a broker it answers 0xA700."""
+    """Implements ``contracts.ports.Service``.
+
+    Ready once the doors are open and the broker was found or did not come in time: without it we answer 0xA700.
+    """
 
     name = "producer"
 
@@ -47,10 +55,13 @@ class ProducerService:
         self._doors, self._watch, self._log, self._drain_s = doors, watch, log, drain_s
         self._telling = (watch, *others)
         self._open = threading.Event()
+        self._waited = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """1. Doors open. 2. Watch until stopped. 3. Doors close together. 4. The log sends what it still holds."""
         opened: list[Door] = []
+        grace = threading.Timer(START_GRACE_S, self._waited.set)
+        grace.start()
         try:
             for door in self._doors:
                 door.start()
@@ -58,13 +69,14 @@ class ProducerService:
             self._open.set()
             self._watch.run(stop)
         finally:
+            grace.cancel()
             self._open.clear()
             _close(opened, self._drain_s)
             self._log.close(self._drain_s)
 
     def ready(self) -> bool:
         """Able to answer its callers, whatever the broker does (design decision 13)."""
-        return self._open.is_set()
+        return self._open.is_set() and (self._watch.checked() or self._waited.is_set())
 
     def peers(self) -> Mapping[str, str]:
         """The broker, what is to be said of its topics, and the payload store."""

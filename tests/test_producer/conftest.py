@@ -13,11 +13,17 @@ Start = Callable[..., AbstractContextManager[Running]]
 
 @pytest.fixture
 def start(topic_prefix: str) -> Start:
-    """Starts a producer on a broker: ``with start(bootstrap, kafka={…}, payload={…}, folder=…) as producer``."""
+    """Starts a producer on a given broker, with settings by section; the doors' are plain keywords."""
 
     def make(
-        bootstrap: str, *, kafka: dict[str, Any] | None = None, payload: dict[str, Any] | None = None, **doors: Any
+        bootstrap: str,
+        *,
+        kafka: dict[str, Any] | None = None,
+        payload: dict[str, Any] | None = None,
+        broker_away: bool = False,
+        **doors: Any,
     ) -> AbstractContextManager[Running]:
-        return running(settings_of(bootstrap, topic_prefix, kafka or {}, payload or {}, **doors))
+        settings = settings_of(bootstrap, topic_prefix, kafka or {}, payload or {}, **doors)
+        return running(settings, broker_away=broker_away)
 
     return make

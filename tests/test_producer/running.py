@@ -32,6 +32,7 @@ class Counting(Silent):
 
     def happened(self, happening: Happening, value: float = 1.0, traceparent: str = "", **labels: str) -> None:
         """Remembers."""
+        del traceparent
         self.told.append((happening, value, labels))
 
     def labels_of(self, happening: Happening) -> list[dict[str, str]]:
@@ -79,8 +80,8 @@ def settings_of(bootstrap: str, prefix: str, kafka: dict[str, Any], payload: dic
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Running]:
-    """Starts it, waits until its doors are open, stops it."""
+def running(settings: Settings, *, broker_away: bool = False) -> Iterator[Running]:
+    """Starts it, waits until its doors and (unless it is away) the way to the broker are open, stops it."""
     hooks = Counting()
     (service,) = build(settings, hooks)
     stop = threading.Event()
@@ -95,6 +96,8 @@ def running(settings: Settings) -> Iterator[Running]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     wait_until(lambda: service.ready() or bool(failure), 10)
+    if not broker_away:
+        wait_until(lambda: service.peers()["kafka"] == "up" or bool(failure), 60)
     producer = Running(settings, service, hooks, stop, thread, failure)
     try:
         yield producer

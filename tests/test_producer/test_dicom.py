@@ -3,11 +3,12 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import fsspec
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.sop_class import Verification
 
@@ -39,7 +40,7 @@ def own_tansu(tmp_path: Path) -> Iterator[Tansu]:
 
 
 def sendable() -> list[tuple[str, str, bytes, bytes]]:
-    """pydicom's files that have a File Meta: SOP class, transfer syntax, whole file, its data set."""
+    """Files of pydicom's test set that have a File Meta: SOP class, transfer syntax, whole file, its data set."""
     found = []
     for path in sorted(PYDICOM_FILES.rglob("*")):
         payload = path.read_bytes() if path.is_file() else b""
@@ -103,7 +104,7 @@ def test_keys_and_headers_hold_no_patient_data(start: Start, tansu: str) -> None
 def test_without_a_broker_stores_get_0xa700_and_succeed_once_it_is_there(start: Start, own_tansu: Tansu) -> None:
     """Ready and honest while the broker is away; nothing has to be restarted when it comes."""
     payload = part10(ct())
-    with start(own_tansu.bootstrap, kafka={"ack_timeout_s": 2.0}) as producer:
+    with start(own_tansu.bootstrap, kafka={"ack_timeout_s": 2.0}, broker_away=True) as producer:
         assert producer.service.ready()
         assert store(producer.dicom, payload) == OUT_OF_RESOURCES
         assert producer.service.peers()["kafka"] == "away"
@@ -297,8 +298,9 @@ def test_stopping_in_mid_transfer_loses_nothing_acknowledged(
 
 def test_more_associations_than_allowed_are_turned_away(start: Start, tansu: str) -> None:
     """Over the limit a peer is told so, and the ones inside go on."""
-    with start(tansu, max_associations=2) as producer:
-        with association(producer.dicom, CT) as first, association(producer.dicom, CT) as second:
-            with association(producer.dicom, CT) as third:
-                assert (first.is_established, second.is_established, third.is_rejected) == (True, True, True)
-            assert status_of(first, part10(ct(SOPInstanceUID=generate_uid()))) == SUCCESS
+    with ExitStack() as inside:
+        producer = inside.enter_context(start(tansu, max_associations=2))
+        peers = [inside.enter_context(association(producer.dicom, CT)) for _ in range(3)]
+        assert [peer.is_established for peer in peers] == [True, True, False]
+        assert peers[2].is_rejected
+        assert status_of(peers[0], part10(ct())) == SUCCESS

@@ -1,0 +1,1 @@
+"""Benches: figures beside an anchor of the same run."""

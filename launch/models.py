@@ -78,7 +78,7 @@ def _build_with_trtexec(trtexec: str, onnx: Path) -> None:
 
 def _build_with_package(onnx: Path) -> None:
     try:
-        import tensorrt  # noqa: PLC0415  # only where a GPU is; not a dependency of ours
+        import tensorrt  # type: ignore[import-not-found]  # noqa: PLC0415  # only where a GPU is; not a dependency of ours
     except ImportError:
         _refuse("A GPU is here, but neither trtexec nor the tensorrt package: install one of them (TensorRT 10).")
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)

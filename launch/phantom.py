@@ -24,6 +24,7 @@ STORED_BITS = 12
 NOISE_HU = (2.0, 4.0)  # standard deviation of a routine head protocol
 GRAIN_PASSES = 2  # of a 1-2-1 filter: noise of a soft kernel is correlated over some pixels
 SHIFT_PX = 14  # how far a patient may lie off-centre, in delivered pixels (6 mm)
+BODY_FROM_HU = -300
 SHIFT_HU = 1.5  # scanners differ by about this much
 
 
@@ -89,14 +90,14 @@ def studies(heads: tuple[Head, ...], count: int, seed: int, taken: datetime) -> 
 def phantom_study(head: Head, name: str, taken: datetime) -> PhantomStudy:
     """One study of a head. `name` decides every UID and every pixel; `taken` is the study's date and time."""
     rng = np.random.default_rng([*name.encode(), 1])
-    mirrored = bool(rng.random() < 0.5)
-    shift_px = tuple(int(v) for v in rng.integers(-SHIFT_PX, SHIFT_PX + 1, 2))
+    mirrored = bool(rng.integers(2))
+    down, right = (int(v) for v in rng.integers(-SHIFT_PX, SHIFT_PX + 1, 2))
     common = _common(head, name, taken)
     sigma_hu, offset_hu = rng.uniform(*NOISE_HU), rng.normal(0, SHIFT_HU)
     images = []
     for nth, plane in enumerate(head.hu):
-        fine = _enlarged(plane[:, ::-1] if mirrored else plane, shift_px)
-        inside = fine > -300  # HU: air carries less noise and no offset
+        fine = _enlarged(plane[:, ::-1] if mirrored else plane, (down, right))
+        inside = fine > BODY_FROM_HU  # air carries less noise and no offset
         fine = fine + _noise(rng) * sigma_hu * np.where(inside, 1.0, 0.5) + offset_hu * inside
         images.append(_image(common, head, nth, fine, name))
     return PhantomStudy(str(common.StudyInstanceUID), head.truth, head.lesion, tuple(images))

@@ -27,7 +27,7 @@ RealPng = Annotated[
 
 
 @app.callback()
-def train(
+def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     cache: CacheOption = None,
@@ -35,7 +35,7 @@ def train(
     reports: Annotated[Path, typer.Option(help="Where the report goes.")] = HERE / "reports",
     real_dicom: RealDicom = None,
     real_png: RealPng = None,
-    fresh: Annotated[bool, typer.Option(help="Forget the checkpoint of this recipe.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the checkpoint of this recipe.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Run the whole recipe; goes on from its checkpoint when it was cut off."""
     recipe = _recipe(config)

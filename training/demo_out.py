@@ -71,7 +71,7 @@ def _rendered(atlas: Atlas, seed: int, lesions: Any) -> Slices:
     plan = plan_head(seed)
     plan = replace(plan, shape=replace(plan.shape, tilt_deg=plan.shape.tilt_deg / 2))
     centres = LOWEST_MM + SPACING_MM * np.arange(SLICES)
-    return render(atlas, plan, lesions, scanner, centres, shape=SHAPE, pitch_mm=PITCH_MM, noisy=False)
+    return render(atlas, plan, lesions, scanner, centres.tolist(), shape=SHAPE, pitch_mm=PITCH_MM, noisy=False)
 
 
 def _longest_run(seen: NDArray[np.bool_]) -> int:

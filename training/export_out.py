@@ -46,7 +46,8 @@ def export(served: Served, parameters: dict[str, str], file: Path) -> None:
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # the dynamo exporter always returns its program
+    if program is None:  # only the older exporter returns nothing
+        raise RuntimeError("the ONNX exporter returned no program")
     with tempfile.TemporaryDirectory() as folder:
         program.save(Path(folder) / "model.onnx", external_data=False)
         model = onnx.load(Path(folder) / "model.onnx")

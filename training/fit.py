@@ -60,7 +60,7 @@ def start(settings: FitSettings) -> Progress:
     torch.manual_seed(settings.seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormals make some layers a hundred times slower
-    trunk = Trunk(settings.widths).to(memory_format=torch.channels_last)
+    trunk = Trunk(settings.widths).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's overloads
     optimiser = torch.optim.AdamW(trunk.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     return Progress(trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, optimiser)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -82,7 +83,7 @@ def dice(guess: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 def recall_by_area(area_mm2: Numbers, flagged: NDArray[np.bool_]) -> list[tuple[str, int, float]]:
     """(class, slices, share flagged) of slices with a lesion, by its area."""
     rows = []
-    for low, high in zip(SMALL_MM2[:-1], SMALL_MM2[1:], strict=True):
+    for low, high in pairwise(SMALL_MM2):
         chosen = (area_mm2 >= low) & (area_mm2 < high)
         name = f"{low:.0f}–{high:.0f} mm²" if high < 1e8 else f"over {low:.0f} mm²"
         rows.append((name, int(chosen.sum()), float(flagged[chosen].mean()) if chosen.any() else float("nan")))

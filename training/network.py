@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pixel_shuffle
@@ -42,7 +44,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.planes = Planes()
         self.stem = nn.Sequential(_conv(PLANES, widths[0]), _conv(widths[0], widths[0]))
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Sequential(_conv(a, b), Residual(b)) for a, b in pairs)
         self.lift = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.up = nn.ModuleList(_conv(a, a) for a, _ in pairs)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass
+from typing import Any
 
 GENERATOR_VERSION = 1  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
@@ -67,5 +68,5 @@ def read_recipe(text: str) -> Recipe:
         raise ValueError(f"the training recipe is not understood: {fault}") from fault
 
 
-def _tupled(table: dict[str, object]) -> dict[str, object]:
+def _tupled(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

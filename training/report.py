@@ -20,12 +20,9 @@ def markdown(figures: dict[str, Any]) -> str:
         "",
         f"- date: {run['date']}; command: `{run['command']}`; commit: {run['commit']}",
         f"- machine: {run['machine']}; seed {run['seed']}; {run['epochs']} epochs, {run['fit_s']:.0f} s of fitting",
-        f"- parameters: {run['parameters']:,}; ONNX {run['onnx_bytes'] / 1e6:.2f} MB;"
-        f" training slices {run['training_slices']} of {run['training_heads']} heads",
-        f"- thresholds: {', '.join(f'{k} {v:.3f}' for k, v in figures['thresholds'].items())}"
-        f" (validation phantoms; *any* at a false-alarm share of {run['false_alarm_share']:g})",
-        f"- HU-threshold baseline: largest connected region of {figures['blood_from_hu']:.0f}–95 HU inside the skull,"
-        " lower bound tuned on the same validation slices",
+        _size_line(run),
+        _threshold_line(figures["thresholds"], run["false_alarm_share"]),
+        _baseline_line(figures["blood_from_hu"]),
         "",
         "## Tier S: synthetic, held out",
         "",
@@ -41,12 +38,31 @@ def markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _size_line(run: dict[str, Any]) -> str:
+    size = f"parameters: {run['parameters']:,}; ONNX {run['onnx_bytes'] / 1e6:.2f} MB"
+    return f"- {size}; training slices {run['training_slices']} of {run['training_heads']} heads"
+
+
+def _threshold_line(thresholds: dict[str, float], share: float) -> str:
+    told = ", ".join(f"{label} {value:.3f}" for label, value in thresholds.items())
+    return f"- thresholds: {told} (validation phantoms; *any* at a false-alarm share of {share:g})"
+
+
+def _baseline_line(blood_from_hu: float) -> str:
+    region = f"largest connected region of {blood_from_hu:.0f}–95 HU inside the skull"
+    return f"- HU-threshold baseline: {region}, lower bound tuned on the same validation slices"
+
+
+def _count_line(s: dict[str, Any]) -> str:
+    left_out = f"{s['left_out']} grazed by one (under 40 mm²) left out"
+    return f"{s['slices']} slices, {s['with_lesion']} with a lesion; {left_out}. Intervals: 95 %, bootstrap over heads."
+
+
 def _set_lines(title: str, s: dict[str, Any]) -> list[str]:
     return [
         f"### {title}",
         "",
-        f"{s['slices']} slices, {s['with_lesion']} with a lesion; {s['left_out']} grazed by one (under 40 mm²) left out."
-        " Intervals: 95 %, bootstrap over heads.",
+        _count_line(s),
         "",
         "| figure | network | HU threshold |",
         "|---|---|---|",

@@ -82,12 +82,17 @@ class Run:
         with Bars(console=self.console) as bars:
             task = bars.add_task("fit", total=self.recipe.fit.epochs, completed=progress.epoch)
             steps = bars.add_task("epoch")
+
+            def kept(done: Progress) -> None:
+                self._keep(done)
+                bars.update(task, completed=done.epoch)
+
             trunk = fit(
                 progress,
                 table,
                 self.recipe.fit,
                 time.monotonic,
-                lambda p: (self._keep(p), bars.update(task, completed=p.epoch))[1],
+                kept,
                 lambda at, of, _loss: bars.update(steps, completed=at, total=of),
             )
         return self._calibrated(trunk)

@@ -70,7 +70,7 @@ def draw_head(wanted: SliceSet, seed: int, atlas: Atlas) -> dict[str, NDArray[np
         inside = rng.random(wanted.slices_per_head) < IN_LESION_SHARE
         centres = np.where(inside, rng.uniform(*bleed_extent(lesions), wanted.slices_per_head), centres)
     pitch_mm = float(rng.uniform(*PITCH_MM))
-    slices = render(atlas, plan_head(seed), lesions, scanner, centres, shape=SLICE_SHAPE, pitch_mm=pitch_mm)
+    slices = render(atlas, plan_head(seed), lesions, scanner, centres.tolist(), shape=SLICE_SHAPE, pitch_mm=pitch_mm)
     return _columns(slices, pitch_mm, seed, "+".join(lesion.kind for lesion in lesions))
 
 

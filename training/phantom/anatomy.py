@@ -139,8 +139,8 @@ def _paint_base(plan: HeadPlan, space: Space, picture: Field) -> None:
     radius = np.hypot(space.x, space.y + 44)
     low = np.clip((-space.z - 72) / 6, 0, 1)
     blend(picture, low * filled(np.abs(radius - 17) - 5 - 3 * space.coarse[2]), t.diploe_hu + 300)
-    blend(picture, low * filled(radius - 12), t.csf_hu)
-    blend(picture, low * filled(radius - 6), t.white_hu)
+    blend(picture, low * filled(np.asarray(radius - 12, np.float32)), t.csf_hu)
+    blend(picture, low * filled(np.asarray(radius - 6, np.float32)), t.white_hu)
 
 
 def _paint_skull(plan: HeadPlan, space: Space, skull_mm: Field, picture: Field) -> None:
@@ -168,7 +168,7 @@ def _paint_cavities(space: Space, picture: Field) -> None:
         globe = ball(space, (side * 32, 72, -38), (12, 12, 12))
         blend(picture, filled(globe), 10.0)
         blend(picture, filled(np.abs(globe) - 0.7), 45.0)
-    head = picture > -300
+    head = (picture > -300).astype(np.float32)
     for centre, radius in SINUSES:
         cell = ball(space, centre, radius) + 1.5 * space.coarse[0]
         septa = filled(0.35 - np.abs(space.fine[0]), 0.3)

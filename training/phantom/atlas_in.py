@@ -74,7 +74,7 @@ def _tissue_maps() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np
     maps = []
     for kind in ("gm", "wm", "t1"):
         with resources.as_file(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz") as path:
-            image: nibabel.nifti1.Nifti1Image = nibabel.load(path)  # type: ignore[assignment]  # nibabel's own base type
+            image: nibabel.nifti1.Nifti1Image = nibabel.load(path)
             volume = np.asarray(image.dataobj, np.float32).transpose(2, 1, 0)
         maps.append(np.pad(volume, ((PAD_BELOW_MM, 0), (0, 0), (0, 0))))
     return maps[0] / 255.0, maps[1] / 255.0, maps[2] > 0.0

@@ -145,7 +145,7 @@ def _clot(lesion: Lesion, space: Space) -> Field:
     return np.asarray(lesion.hu + 3.0 * lesion.rough * space.fine[0], np.float32)
 
 
-def _paint_bleed(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_bleed(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     distance = ball(space, lesion.centre_mm, lesion.radius_mm) + _wobble(lesion, space)
     within = _within(space)
     tissue = within * (picture < 120)
@@ -156,7 +156,7 @@ def _paint_bleed(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -
     return fraction
 
 
-def _paint_contusions(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_contusions(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     """Several small cortical bleeds in a swollen area."""
     rng = np.random.default_rng(lesion.seed)
     total = np.zeros_like(picture)
@@ -170,7 +170,7 @@ def _paint_contusions(plan: HeadPlan, lesion: Lesion, space: Space, picture: Fie
     return total
 
 
-def _paint_subdural(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_subdural(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     """A crescent along the inner table of one hemisphere, not crossing the falx or the tentorium."""
     thick, along, high = lesion.radius_mm
     cx, cy, cz = lesion.centre_mm
@@ -179,7 +179,7 @@ def _paint_subdural(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field
     return _paint_layer(lesion, space, picture, space.depth - thickness)
 
 
-def _paint_falcine(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_falcine(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     """Blood along the falx of one side."""
     thick, along, high = lesion.radius_mm
     away = np.hypot((space.y - lesion.centre_mm[1]) / along, (space.z - 40) / high)
@@ -201,7 +201,7 @@ def _paint_layer(lesion: Lesion, space: Space, picture: Field, distance: Field) 
     return fraction
 
 
-def _paint_epidural(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_epidural(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     """A lens: the part of a ball, centred near the skull, that lies inside it."""
     depth_mm, half, _ = lesion.radius_mm
     ball_mm = (half**2 + depth_mm**2) / (2 * depth_mm)
@@ -238,7 +238,7 @@ def _paint_ventricular(plan: HeadPlan, lesion: Lesion, space: Space, picture: Fi
     return fraction
 
 
-def _paint_mass(plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
+def _paint_mass(_plan: HeadPlan, lesion: Lesion, space: Space, picture: Field) -> Field:
     """A tumour: solid or ringed, iso- to slightly hyperdense, with oedema that spreads in the white matter."""
     distance = ball(space, lesion.centre_mm, lesion.radius_mm) + _wobble(lesion, space)
     within = _within(space)

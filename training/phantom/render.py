@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from training.phantom.anatomy import paint_head
 from training.phantom.atlas_in import Atlas
 from training.phantom.lesions import CHANNELS, Lesion, paint_lesions
-from training.phantom.plan import HeadPlan, plan_head
+from training.phantom.plan import HeadPlan
 from training.phantom.scanner import Scanner, scan
 from training.phantom.space import Field, View, sample_space
 
 PLANE_MM = 1.7  # planes within a slab lie at most this far apart
 LABELS = ("any", *CHANNELS)
 SEEN_FROM_MM2 = 40.0  # a lesion with less area in a slice is neither asked for nor counted against
+TABLE_MM = 0.5  # a slab's mean depth may lie this far in the inner table where the vault slopes
 BELOW_MM, ABOVE_MM = -88.0, 92.0  # the table positions a head scan may cover
 
 
@@ -35,7 +36,7 @@ class Slices:
     inside: NDArray[np.bool_]  # within the inner table
 
 
-def render(
+def render(  # noqa: PLR0913  # head, lesions, scanner, table and matrix are independent
     atlas: Atlas,
     plan: HeadPlan,
     lesions: tuple[Lesion, ...],
@@ -58,8 +59,9 @@ def render(
     depth = space.depth.reshape(slabs).mean(1)
     hu = scan(scanner, picture.reshape(slabs).mean(1), depth, pitch_mm, plan.seed, noisy=noisy)
     seen = masks.reshape(len(CHANNELS), *slabs).mean(2) > 0.45  # a lesion in half of the slab is in the slice
-    truth = np.moveaxis(seen & (depth > -0.5), 0, 1)
-    return Slices(hu, truth, labels_of(truth, pitch_mm), depth > 0)
+    inside = depth > -TABLE_MM
+    truth = np.moveaxis(seen & inside, 0, 1)
+    return Slices(hu, truth, labels_of(truth, pitch_mm), inside)
 
 
 def labels_of(masks: NDArray[np.bool_], pitch_mm: float) -> Field:
@@ -75,8 +77,3 @@ def bleed_extent(lesions: tuple[Lesion, ...]) -> tuple[float, float]:
     half = {"epidural": lesion.radius_mm[1], "intraventricular": 22.0}.get(lesion.kind, lesion.radius_mm[2])
     centre = {"intraventricular": 14.0, "falcine_subdural": 40.0}.get(lesion.kind, lesion.centre_mm[2])
     return centre - half, centre + half
-
-
-def clean_head(seed: int) -> HeadPlan:
-    """The head of this seed; kept beside the renderer so that callers need one module."""
-    return plan_head(seed)

@@ -114,7 +114,7 @@ def _streaks(rng: Generator, clean: Field, scanner: Scanner) -> Field:
     """Dark and bright rays from dense bone, strongest where a slice holds much of it (petrous level)."""
     if not scanner.streak_hu:
         return np.zeros_like(clean)
-    count, height, width = clean.shape
+    _, height, width = clean.shape
     bone = (clean > 900).mean((1, 2), dtype=np.float32)
     row, column = np.mgrid[:height, :width].astype(np.float32)
     streaks = np.zeros_like(clean)

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+Member = tuple[int, NDArray[np.float16], NDArray[np.float32]]  # place in the batch, HU, PIXEL_SPACING
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1024  # what the graph was exported for
 
@@ -13,7 +17,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 64, 1024  # what the graph was exported for
 class TritonPythonModel:
     """One instance; requests of a batch that share a matrix size run as one ONNX batch."""
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Load model.onnx from beside this file."""
         config = json.loads(args["model_config"])
         self.largest_batch = max(1, int(config["max_batch_size"]))
@@ -24,10 +28,10 @@ class TritonPythonModel:
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order; a request at fault gets an error and harms no other."""
-        responses = [None] * len(requests)
-        groups = {}
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[tuple[int, ...], list[Member]] = {}
         for nth, request in enumerate(requests):
             hu = pb_utils.get_input_tensor_by_name(request, "HU").as_numpy()
             spacing = pb_utils.get_input_tensor_by_name(request, "PIXEL_SPACING").as_numpy()
@@ -40,12 +44,12 @@ class TritonPythonModel:
             self._answer(members, responses)
         return responses
 
-    def _answer(self, members, responses):
+    def _answer(self, members: list[Member], responses: list[Any]) -> None:
         try:
             hu = np.concatenate([hu for _, hu, _ in members])
             spacing = np.concatenate([spacing for _, _, spacing in members])
             probabilities, segmentation = self.session.run(None, {"HU": hu, "PIXEL_SPACING": spacing})
-        except Exception as fault:  # whatever the runtime raises, every waiting request must get an answer
+        except Exception as fault:  # noqa: BLE001  # whatever the runtime raises, every waiting request must get an answer
             for nth, _, _ in members:
                 responses[nth] = failed(f"inference failed: {fault}")
             return
@@ -61,9 +65,9 @@ class TritonPythonModel:
             )
 
 
-def fault_of(hu, spacing):
+def fault_of(hu: NDArray[np.float16], spacing: NDArray[np.float32]) -> str | None:
     """A sentence for the caller, or None."""
-    if hu.ndim != 3 or not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in hu.shape[1:]):
+    if hu.ndim != len("NHW") or not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in hu.shape[1:]):
         return f"HU must be [N, H, W] with sides {SMALLEST_SIDE}…{LARGEST_SIDE}, got {list(hu.shape)}"
     if spacing.shape != (len(hu), 2) or not np.isfinite(spacing).all() or (spacing <= 0).any():
         return "PIXEL_SPACING must be [N, 2] positive millimetres"
@@ -72,6 +76,6 @@ def fault_of(hu, spacing):
     return None
 
 
-def failed(sentence):
+def failed(sentence: str) -> Any:
     """An error response."""
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(sentence))

@@ -1,0 +1,106 @@
+"""`triage train` from recipe to report, small; and the demo's heads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from training.cli import app
+from training.demo_out import FIRST_SEED, STEPS_HU, _coarse, _suitable
+from training.onnx_in import OnnxModel
+from training.phantom.atlas_in import Atlas
+
+ROOT = Path(__file__).parents[2]
+TINY = """
+name = "head_ct_lesion"
+false_alarm_share = 0.1
+[fit]
+seed = 1
+epochs = 1
+batch_size = 4
+learning_rate = 1e-3
+weight_decay = 0.01
+widths = [8, 8, 8, 8]
+budget_s = 600.0
+"""
+SET = """
+[sets.{name}]
+first_seed = {seed}
+heads = 3
+slices_per_head = 3
+lesion_share = 0.7
+difficulty = [0.0, 0.3]
+"""
+
+
+@pytest.fixture(scope="module")
+def produced(tmp_path_factory: pytest.TempPathFactory, atlas: Atlas) -> Path:
+    """One whole tiny run: models/ and reports/ of it."""
+    folder = tmp_path_factory.mktemp("run")
+    sets = ((name, 6_000_000 + 100 * n) for n, name in enumerate(("train", "validation", "hard", "held_out")))
+    recipe = TINY + "".join(SET.format(name=name, seed=seed) for name, seed in sets)
+    (folder / "tiny.toml").write_text(recipe, "utf-8")
+    source = ROOT / "triton_models" / "head_ct_lesion"
+    for config in ("config.pbtxt", "configs/cpu.pbtxt"):
+        target = folder / "models" / "head_ct_lesion" / config
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text((source / config).read_text("utf-8"), "utf-8")
+    told = ["--config", "tiny.toml", "--cache", "cache", "--models", "models", "--reports", "reports"]
+    absolute = [str(folder / part) if nth % 2 else part for nth, part in enumerate(told)]
+    done = CliRunner().invoke(app, absolute, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_run_writes_a_graph_whose_thresholds_stand_in_both_configurations(produced: Path) -> None:
+    """Scoring reads operating points from Triton's configuration: they are those of this very graph."""
+    model = produced / "models" / "head_ct_lesion"
+    metadata = OnnxModel(model / "1" / "model.onnx").metadata
+    assert metadata["trained_on"] == "synthetic"
+    for config in ("config.pbtxt", "configs/cpu.pbtxt"):
+        text = (model / config).read_text("utf-8")
+        for key, value in metadata.items():
+            assert f'key: "{key}" value {{ string_value: "{value}" }}' in text
+
+
+def test_a_run_writes_a_report_with_intervals_and_the_baseline(produced: Path) -> None:
+    """Figures stand beside the HU threshold's and say what they are uncertain by; real scans are not invented."""
+    text = (produced / "reports" / "head_ct_lesion.md").read_text("utf-8")
+    figures = json.loads((produced / "reports" / "head_ct_lesion.json").read_text("utf-8"))
+    assert "Not for diagnosis" in text
+    assert "not measured" in text
+    for judged in figures["synthetic"].values():
+        assert len(judged["auc"]) == len(judged["auc_hu_threshold"]) == 3
+    assert (produced / "reports" / "head_ct_lesion_roc.png").stat().st_size > 1000
+
+
+def test_a_second_run_draws_nothing_again(produced: Path) -> None:
+    """What is in the cache is not made again: file times stay."""
+    files = sorted((produced / "cache").rglob("*.npz"))
+    before = [file.stat().st_mtime_ns for file in files]
+    told = ["--config", str(produced / "tiny.toml"), "--cache", str(produced / "cache"), "slices"]
+    assert CliRunner().invoke(app, told, catch_exceptions=False).exit_code == 0
+    assert len(files) > 12
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_an_unreadable_recipe_is_a_usage_error(tmp_path: Path) -> None:
+    """Exit status 2 and a sentence, no traceback."""
+    (tmp_path / "bad.toml").write_text("name = 1", "utf-8")
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "bad.toml")])
+    assert done.exit_code == 2
+
+
+def test_the_shipped_demo_head_is_what_its_seed_renders(atlas: Atlas) -> None:
+    """The asset comes from the command that its record names: head 0, drawn again, is the head in the file."""
+    record = json.loads((ROOT / "launch" / "demo_heads.json").read_text("utf-8"))
+    first = record["heads"][0]
+    assert first["seed"] >= FIRST_SEED
+    slices, seed = _suitable(atlas, first["lesion"], first["seed"])
+    assert seed == first["seed"]
+    with np.load(ROOT / "launch" / "demo_heads.npz") as stored:
+        shipped = stored["head_0"]
+    differs = np.abs(shipped.astype(int) - _coarse(slices.hu)) > 0
+    assert differs.mean() < 0.002, STEPS_HU  # another machine's rounding may cross a step

@@ -1,0 +1,87 @@
+"""The real Triton serves the committed model through its CPU configuration."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
+from tritonclient.utils import InferenceServerException
+
+from launch.stack.triton_server import TritonServer
+from training.onnx_in import OnnxModel
+
+NAME = "head_ct_lesion"
+FILE = Path(__file__).parents[2] / "triton_models" / NAME / "1" / "model.onnx"
+TIMEOUT_S = 60.0
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def client(triton: TritonServer) -> InferenceServerClient:
+    """One gRPC client."""
+    return InferenceServerClient(triton.grpc)
+
+
+def asked(
+    client: InferenceServerClient, hu: NDArray[np.float16], spacing: NDArray[np.float32], priority: int = 0
+) -> InferResult:
+    """One inference."""
+    inputs = [InferInput("HU", list(hu.shape), "FP16"), InferInput("PIXEL_SPACING", list(spacing.shape), "FP32")]
+    inputs[0].set_data_from_numpy(hu)
+    inputs[1].set_data_from_numpy(spacing)
+    return client.infer(NAME, inputs, priority=priority, client_timeout=TIMEOUT_S)
+
+
+def slices(batch: int, side: int, seed: int = 0) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Noise of CT-like density."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(20, 200, (batch, side, side)).astype(np.float16), np.full((batch, 2), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(("batch", "side"), [(1, 512), (4, 512), (1, 256), (16, 128)])
+def test_triton_answers_as_onnx_runtime_does(client: InferenceServerClient, batch: int, side: int) -> None:
+    """What is served is what was exported and evaluated."""
+    hu, spacing = slices(batch, side)
+    result = asked(client, hu, spacing)
+    probabilities, segmentation = OnnxModel(FILE)(hu, spacing)
+    np.testing.assert_allclose(result.as_numpy("PROBABILITIES"), probabilities, atol=1e-5)
+    np.testing.assert_allclose(result.as_numpy("SEGMENTATION"), segmentation, atol=1e-5)
+
+
+def test_mixed_sizes_and_priorities_at_once_get_each_its_own_answer(client: InferenceServerClient) -> None:
+    """Dynamic batching never mixes up requests, whatever their size or lane."""
+    model = OnnxModel(FILE)
+    wanted = [(*slices(1, side, seed), priority) for seed, (side, priority) in enumerate(((256, 1), (320, 2)) * 6)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda one: asked(client, *one), wanted))
+    for (hu, spacing, _), result in zip(wanted, results, strict=True):
+        np.testing.assert_allclose(result.as_numpy("PROBABILITIES"), model(hu, spacing)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("hu", "spacing"),
+    [
+        (np.zeros((1, 16, 16), np.float16), np.full((1, 2), 0.5, np.float32)),
+        (np.zeros((1, 2048, 64), np.float16), np.full((1, 2), 0.5, np.float32)),
+        (np.zeros((1, 128, 128), np.float16), np.zeros((1, 2), np.float32)),
+        (np.full((1, 128, 128), np.nan, np.float16), np.full((1, 2), 0.5, np.float32)),
+    ],
+    ids=["too small", "too large", "no spacing", "not finite"],
+)
+def test_an_impossible_request_gets_an_error_and_the_model_lives_on(
+    client: InferenceServerClient, hu: NDArray[np.float16], spacing: NDArray[np.float32]
+) -> None:
+    """A wrong request is told so; the next one is answered."""
+    with pytest.raises(InferenceServerException, match=r"HU|PIXEL_SPACING"):
+        asked(client, hu, spacing)
+    assert asked(client, *slices(1, 128)).as_numpy("PROBABILITIES").shape == (1, 6)
+
+
+def test_operating_points_are_in_the_served_configuration(client: InferenceServerClient) -> None:
+    """Scoring reads thresholds, grid and provenance from the server it asks."""
+    parameters = client.get_model_config(NAME).config.parameters
+    served = {key: value.string_value for key, value in parameters.items()}
+    assert served == OnnxModel(FILE).metadata

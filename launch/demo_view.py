@@ -1,7 +1,6 @@
 """What the demo shows: live tables on a terminal, plain lines elsewhere, the final worklist in both."""
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 from rich.console import Console, Group
@@ -23,9 +22,7 @@ class View(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, board: Board, now_s: float) -> None:
         """The board has changed, or time has passed."""
@@ -49,11 +46,11 @@ class _LiveView:
         self._live = Live(console=console, refresh_per_second=_REFRESH_PER_S, transient=True)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start(refresh=True)
         return self
 
-    def __exit__(self, *how: object) -> None:
-        self._live.__exit__(*how)
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
 
     def show(self, board: Board, now_s: float) -> None:
         """Studies in the order they were sent, and below them in the order they will be read."""
@@ -72,7 +69,7 @@ class _PlainView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *how: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to give back."""
 
     def show(self, board: Board, now_s: float) -> None:

@@ -5,6 +5,7 @@ its peers do (design decision 13); its JSON tells the peers' states and what the
 Prometheus's text format.
 """
 
+import os
 import socket
 import threading
 import time
@@ -100,5 +101,5 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=64)
     except OSError as problem:
-        why = problem.strerror or type(problem).__name__
+        why = os.strerror(problem.errno) if problem.errno and problem.errno > 0 else problem.strerror
         raise SettingsError(f"The probes cannot listen on {host}:{port} ({why}): set another [probes] port.") from None

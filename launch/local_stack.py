@@ -16,7 +16,7 @@ from contracts.settings import Settings
 from launch.local_settings import DECIDED, PORTS, Broker, Given, combined, decided, defaults, model_repository
 from launch.settings_in import load, variable_of
 from launch.stack.apache_kafka import ApacheKafka
-from launch.stack.part import Part, StartFailed
+from launch.stack.part import Part, StartFailed, wait_until_all_answer
 from launch.stack.ports import HeldPort, hold_port
 from launch.stack.redis_server import RedisServer
 from launch.stack.service import ServicePart
@@ -102,15 +102,13 @@ class LocalStack:
         self.triton.launch()
         self.redis.launch()
         self.broker.start()
-        for part in (self.redis, self.triton):
-            part.wait_until_answering(part.start_limit_s)
+        wait_until_all_answer([self.redis, self.triton])
 
     def _start_services(self) -> None:
         self._say(f"starting the services: {', '.join(SERVICES)}")
         for service in self.services.values():
             service.launch()
-        for service in self.services.values():
-            service.wait_until_answering(service.start_limit_s)
+        wait_until_all_answer(list(self.services.values()))
 
     def close(self, *, keep: bool = False) -> None:
         """Stops every part, services first; ``keep`` leaves the folder for whoever wants to read the logs."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from contracts.settings import MIB, KafkaSettings
 from launch.stack.broker_call import brokers_in
 from launch.stack.kafka_jars import POM, java, kafka_jars
-from launch.stack.part import POLL_S, Part, StartFailed, port_open
+from launch.stack.part import POLL_S, Part, StartFailed, port_open, wait_until_all_answer
 
 HEAP = "-Xmx400m"  # enough for records of 16 MiB at the rates of one machine
 FORMAT_LIMIT_S = 60
@@ -171,8 +171,7 @@ class ApacheKafka:
                 node.join(cluster)
                 if not node.alive():
                     node.launch()
-            for node in self.nodes:
-                node.wait_until_answering(node.start_limit_s)
+            wait_until_all_answer(self.nodes)
             self._wait_until_complete()
         except BaseException:
             self.kill()

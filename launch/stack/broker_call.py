@@ -11,14 +11,14 @@ _CLIENT_LOG = logging.getLogger("kafka")
 
 def brokers_in(bootstrap: str) -> int:
     """How many brokers the cluster lists, 0 when it cannot tell."""
-    quiet = _CLIENT_LOG.disabled
-    _CLIENT_LOG.disabled = True  # a server that is still starting is no news
+    level = _CLIENT_LOG.level
+    _CLIENT_LOG.setLevel(logging.CRITICAL)  # a server that is still starting is no news
     try:
         return _brokers_in(bootstrap)
     except (KafkaError, OSError, ValueError):
         return 0
     finally:
-        _CLIENT_LOG.disabled = quiet
+        _CLIENT_LOG.setLevel(level)
 
 
 def _brokers_in(bootstrap: str) -> int:

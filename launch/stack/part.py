@@ -110,13 +110,19 @@ class Part(ABC):
 
     def wait_until_answering(self, limit_s: float) -> None:
         """Returns when it answers. Raises StartFailed when it ended or has not answered in time."""
-        end = time.monotonic() + limit_s
-        while not self.answers():
-            if not self.alive():
-                raise StartFailed(f"{self.name} ended while starting ({self.ending}).\n{self.log_tail()}")
-            if time.monotonic() > end:
-                raise StartFailed(f"{self.name} did not answer within {limit_s:g} s.\n{self.log_tail()}")
+        begin = time.monotonic()
+        while not self.came_up(time.monotonic() - begin, limit_s):
             time.sleep(POLL_S)
+
+    def came_up(self, waited_s: float, limit_s: float) -> bool:
+        """Whether it answers. Raises StartFailed when it ended, or does not and has been waited for long enough."""
+        if self.answers():
+            return True
+        if not self.alive():
+            raise StartFailed(f"{self.name} ended while starting ({self.ending}).\n{self.log_tail()}")
+        if waited_s > limit_s:
+            raise StartFailed(f"{self.name} did not answer within {limit_s:g} s.\n{self.log_tail()}")
+        return False
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -213,6 +219,15 @@ class Part(ABC):
     def telling(self, line: str) -> bool:
         """Whether a line of the log says what went wrong."""
         return bool(line)
+
+
+def wait_until_all_answer(parts: Sequence[Part]) -> None:
+    """Returns when every one answers. Raises StartFailed as soon as one of them cannot."""
+    begin, pending = time.monotonic(), list(parts)
+    while pending:
+        waited_s = time.monotonic() - begin
+        pending = [part for part in pending if not part.came_up(waited_s, part.start_limit_s)]
+        time.sleep(POLL_S)
 
 
 def _kill_group(pid: int) -> None:

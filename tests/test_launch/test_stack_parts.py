@@ -16,7 +16,7 @@ import redis
 from kafka.errors import KafkaTimeoutError
 
 from launch.stack.apache_kafka import ApacheKafka
-from launch.stack.part import ProgramMissing, StartFailed, port_open
+from launch.stack.part import ProgramMissing, StartFailed, port_open, wait_until_all_answer
 from launch.stack.redis_server import RedisServer, redis_binary, valkey_binary
 from launch.stack.tansu import Tansu
 from launch.stack.triton_server import TritonServer
@@ -234,6 +234,21 @@ def test_a_part_that_never_answers_is_killed_and_told(tmp_path: Path) -> None:
         part.start(limit_s=1)
     assert not runs(int((tmp_path / "part" / "pid").read_text()))
     part.close()
+
+
+def test_waiting_for_several_ends_with_the_first_that_cannot_start(tmp_path: Path) -> None:
+    """A part that ended is told at once, also while an earlier one in the list has not answered yet."""
+    silent = RedisServer(tmp_path / "silent", script_in(tmp_path, "#!/bin/sh\nexec sleep 600\n"))
+    ended = RedisServer(tmp_path / "ended", Path("/bin/false"))
+    silent.start_limit_s = 240.0  # beyond the test's patience
+    try:
+        for part in (silent, ended):
+            part.launch()
+        with pytest.raises(StartFailed, match="ended while starting"):
+            wait_until_all_answer([silent, ended])
+    finally:
+        silent.close()
+        ended.close()
 
 
 def test_a_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:

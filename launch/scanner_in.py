@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import UID
 
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: about files, never sent (PS3.10 8.6)
 _META_GROUP = 0x0002  # PS3.10 7.1
@@ -33,6 +34,12 @@ class Image:
     sop_instance_uid: str
     transfer_syntax_uid: str
     load: Callable[[], bytes]
+
+    def payload(self) -> bytes:
+        """The data set as it goes onto the wire: a deflated stream of odd length gets its NULL byte (PS3.5 A.5)."""
+        loaded = self.load()
+        odd = len(loaded) % 2 == 1 and UID(self.transfer_syntax_uid).is_deflated
+        return loaded + b"\0" if odd else loaded
 
     @property
     def context(self) -> tuple[str, str]:

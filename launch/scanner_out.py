@@ -255,7 +255,7 @@ class _Association:
         request.AffectedSOPClassUID = image.sop_class_uid
         request.AffectedSOPInstanceUID = image.sop_instance_uid
         request.Priority = _PRIORITY_HIGH if self._scanner.stat else _PRIORITY_MEDIUM
-        request.DataSet = BytesIO(image.load())
+        request.DataSet = BytesIO(image.payload())
         return request
 
     @staticmethod

@@ -1,0 +1,66 @@
+"""The worklist on the view that flagging really writes: events on a real broker in, answers over HTTP out."""
+
+import pytest
+from pydantic import ValidationError
+
+from contracts.settings import Settings, WorklistSettings
+from launch.stack.redis_server import RedisServer
+from tests.test_worker.flagging_events import CERTAIN, arrived, scored
+from tests.test_worker.flagging_running import Site, site, uids
+from tests.test_worklist.conftest import Served, serving, until
+from tests.test_worklist.test_serve import Listener
+from worklist.answers import StudyAnswer, WorklistAnswer
+
+FLAGGING_START_S = 40.0  # Tansu needs up to 11 s to give a group's partitions to a new member
+
+
+def _settings(of: Site) -> Settings:
+    return of.settings.model_copy(update={"worklist": WorklistSettings(port=0)})
+
+
+def _list(served: Served) -> WorklistAnswer:
+    return WorklistAnswer.model_validate_json(served.get("/v1/worklist").text)
+
+
+def _study(served: Served, uid: str) -> StudyAnswer | None:
+    try:
+        return StudyAnswer.model_validate_json(served.get(f"/v1/studies/{uid}").text)
+    except ValidationError:
+        return None
+
+
+@pytest.mark.stack
+def test_a_flag_jumps_to_the_top_and_survives_an_emptied_store(
+    tansu: str, redis_server: RedisServer, topic_prefix: str
+) -> None:
+    """Two studies arrive; the later one is flagged and stands first, live; an emptied store comes back the same, and
+    no answer in between is `ok` without a study; the flag is not announced again.
+    """
+    calm, bleeding = uids(2)
+    with site(tansu, redis_server.url, topic_prefix) as of, of.running(), serving(_settings(of)) as served:
+        until("an empty list that is ok", lambda: _list(served).status == "ok", FLAGGING_START_S)
+        listener = Listener(served)
+        of.append(*(arrived(n, study=calm) for n in range(3)), *(arrived(n + 10, study=bleeding) for n in range(3)))
+        until("both are listed", lambda: [one.study_instance_uid for one in _list(served).items] == [calm, bleeding])
+        of.append(*(scored(n, study=calm) for n in range(3)))
+        of.append(*(scored(n + 10, CERTAIN, study=bleeding) for n in range(3)))
+        until("the flag is told live", lambda: ("flagged", bleeding) in listener.told)
+        until("the flag stands first", lambda: [i.study_instance_uid for i in _list(served).items] == [bleeding, calm])
+        before = until("all settled", lambda: (s := _study(served, bleeding)) and s.images_settled == 3 and s)
+        assert [image.settlements for image in before.images] == [1, 1, 1]
+        assert before.history
+        assert next(one["data"]["position"] for one in listener.heard if one["event"] == "flagged") == 1
+
+        redis_server_flush(of)
+        while (answer := _list(served)).status != "ok":
+            assert _study(served, bleeding) or served.get(f"/v1/studies/{bleeding}").status_code == 503
+        assert [one.study_instance_uid for one in answer.items] == [bleeding, calm]
+        assert _study(served, bleeding) == before
+        assert listener.told.count(("flagged", bleeding)) == 1
+        assert "reset" in [one["event"] for one in listener.heard]
+
+
+def redis_server_flush(of: Site) -> None:
+    """Empties this test's part of the shared store at one instant."""
+    script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+    of.client.eval(script, 0, f"{of.keys.prefix}*")

@@ -119,6 +119,11 @@ class Site:
             return all(self.client.hget(name, "status") == b"ready" for name in names)
         return False
 
+    def assigned(self) -> float:
+        """How many partitions the service in the thread said it has."""
+        said = [value for name, value, _ in list(self.hooks.told) if name is Happening.PARTITIONS_ASSIGNED]
+        return said[-1] if said else 0.0
+
     def audit(self) -> list[dict[str, Any]]:
         """Every record of the audit topic."""
         reader = make_consumer(self.settings.kafka, group=None)
@@ -176,11 +181,11 @@ def _toml(settings: Settings) -> str:
 
 
 @contextmanager
-def site(bootstrap: str, redis_url: str, prefix: str, **rules: Any) -> Iterator[Site]:
+def site(bootstrap: str, redis_url: str, prefix: str, *, cooperative: bool = False, **rules: Any) -> Iterator[Site]:
     """Topics and keys of a test's own, two partitions."""
     settings = Settings(
         kafka=KafkaSettings(
-            bootstrap=bootstrap, topic_prefix=prefix, partitions=2, replication=1, min_insync=1, cooperative=False
+            bootstrap=bootstrap, topic_prefix=prefix, partitions=2, replication=1, min_insync=1, cooperative=cooperative
         ),
         redis=RedisSettings(url=redis_url, key_prefix=f"{prefix}triage:", timeout_s=1.0),
         flagging=FlaggingSettings(**{"quiet_s": 600.0, "deadline_s": 600.0} | rules),

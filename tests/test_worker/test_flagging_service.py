@@ -223,3 +223,57 @@ def test_failed_and_out_of_scope_images_are_told_with_their_reason(
             wait_until(lambda: here.state(A) == here.state(B) == ("not_analysed", True), "both closed")
             reasons = [(one := here.item(uid)) and one.reason for uid in (A, B)]
             assert reasons == [Reason.PIXELS_UNDECODABLE, Reason.MODALITY_OUT_OF_SCOPE]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("cooperative", [True, False], ids=["cooperative", "eager"])
+def test_a_second_process_shares_the_partitions_and_takes_over_what_a_killed_one_had(
+    kafka_broker: str, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, *, cooperative: bool
+) -> None:
+    """Partitions change hands twice in mid-study: every image settled once, each change told and audited once."""
+    with site(kafka_broker, redis_server.url, topic_prefix, cooperative=cooperative) as here:
+        ensure_topics(here.settings.kafka, here.hooks)
+        with here.running():
+            here.append(*images(A, count=2), *images(B, 1, 2, count=2))
+            wait_until(lambda: here.state(A) and here.state(B), "both are in the view")
+            process = here.process(tmp_path)
+            try:
+                wait_until(lambda: here.assigned() == 1 and here.ready(), "each has one partition")
+                here.append(*images(A)[4:], *images(B, 1, 2)[4:6])
+                wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged by whoever has it")
+            finally:
+                process.kill()
+                process.wait()
+            here.append(*images(B, 1, 2)[6:])
+            wait_until(lambda: all((one := here.item(uid)) and one.images_settled == 4 for uid in (A, B)), "taken over")
+            assert sorted(here.told()) == ["flagged", "received", "received"]
+        assert sorted(record["change"] for record in here.audit()) == ["flagged", "received", "received"]
+
+
+def test_a_store_written_by_another_version_is_built_anew(here: Site) -> None:
+    """What cannot be read is no reason to stop, nor to lose images: the partition is rebuilt from the log."""
+    here.append(*images(B, 1, 2)[:4])
+    with here.running():
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 2, "half settled")
+    here.client.hset(here.keys.study(B), "fold", '{"epoch": 0, "of_another_version": true}')
+    here.append(*images(B, 1, 2)[4:])
+    with here.running():
+        wait_until(lambda: here.state(B) == ("flagged", False), "flagged, with the images of before")
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
+    assert here.hooks.count(Happening.FLAGGED) == 1
+
+
+def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: Site) -> None:
+    """A memory-only broker was restarted: its offsets begin at 0, below what the store has seen."""
+    here.append(*images(B, 1, 2))
+    with here.running():
+        wait_until(lambda: here.state(B) == ("flagged", False), "flagged")
+    kafka = here.settings.kafka.model_copy(update={"topic_prefix": f"{here.settings.kafka.topic_prefix}new."})
+    here.settings = here.settings.model_copy(update={"kafka": kafka})
+    ensure_topics(here.settings.kafka, here.hooks)
+    with here.running():
+        here.append(arrived(7, study=B), scored(7, LOUD, study=B))
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 5, "the new image is added")
+        wait_until(here.ready, "ready")
+    assert here.hooks.count(Happening.FAULT) == 1
+    assert here.state(B) == ("flagged", False)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis
+from pydantic import ValidationError
 from redis import exceptions as foreign
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from contracts.errors import PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
+from contracts.errors import DecodeError, PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
 from contracts.names import RedisKeys
 from contracts.settings import FlaggingSettings, RedisSettings
 from contracts.worklist import PartitionStatus, StoredImage
@@ -99,6 +100,11 @@ class RedisView:
         """Takes out closed studies whose ``keep_days`` are over; how many."""
         return int(self._run("leave", 0, "", LEAVE_AT_ONCE))
 
+    def forget(self, number: int) -> None:
+        """The partition's view is not to be trusted: whoever takes it next builds it anew from the log."""
+        with _mapped():
+            self._client.hdel(self._keys.partition(number), "offset")
+
     def open_studies(self, taken: Taken) -> list[str]:
         """The studies of a partition that are not closed."""
         with _mapped():
@@ -107,12 +113,15 @@ class RedisView:
             )
 
     def load(self, taken: Taken, uids: Sequence[str]) -> Iterable[tuple[str, Study | None]]:
-        """Studies as the store has them; None for one that it has not, or has from a log that does not count."""
+        """Studies as the store has them; None for one that it has not, or has from a log that does not count.
+
+        Raises DecodeError where it holds something else, as another version of this service may have written.
+        """
         for start in range(0, len(uids), LOAD_AT_ONCE):
             some = uids[start : start + LOAD_AT_ONCE]
             pipeline = self._client.pipeline(transaction=True)
             for uid in some:
-                pipeline.hget(self._keys.study(uid), "fold")
+                pipeline.hmget(self._keys.study(uid), "fold", "epoch")
                 pipeline.hgetall(self._keys.images(uid))
                 pipeline.hgetall(self._keys.frames(uid))
             with _mapped():
@@ -125,18 +134,23 @@ class RedisView:
         self._client.close()
 
     def _read(
-        self, taken: Taken, uid: str, fold: bytes | None, images: dict[bytes, bytes], frames: dict[bytes, bytes]
+        self,
+        taken: Taken,
+        uid: str,
+        study: list[bytes | None],
+        images: dict[bytes, bytes],
+        frames: dict[bytes, bytes],
     ) -> Study | None:
-        known = StudyFold.model_validate_json(fold) if fold else None
-        if known is None or (known.epoch != taken.epoch and not taken.inherits):
-            return None
-        return Study.stored(
-            uid,
-            self._rules,
-            known,
-            {key.decode(): StoredImage.model_validate_json(value) for key, value in images.items()},
-            {frame_of(key.decode()): FrameFold.model_validate_json(value) for key, value in frames.items()},
-        )
+        fold, epoch = study
+        if fold is None or epoch is None or (int(epoch) != taken.epoch and not taken.inherits):
+            return None  # left-overs are not even read: another version may have written them
+        try:
+            known = StudyFold.model_validate_json(fold)
+            rows = {key.decode(): StoredImage.model_validate_json(value) for key, value in images.items()}
+            parts = {frame_of(key.decode()): FrameFold.model_validate_json(value) for key, value in frames.items()}
+        except ValidationError:
+            raise DecodeError("stored study", fold) from None
+        return Study.stored(uid, self._rules, known, rows, parts)
 
     def _study(self, write: Write) -> dict[str, Any]:
         leave_at = None if write.closed_at is None else write.closed_at + self._settings.keep_days * DAY_S

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from contracts.errors import PeerError
+from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.names import BEAT_S
 from worker.flagging.kafka_in import EventsIn
@@ -20,6 +20,7 @@ from worker.flagging.redis_out import Outcome, RedisView
 TAKE_AGAIN_S = 0.5  # between tries while the store is away
 YIELD_S = 3.0  # after another owner refused us: long enough for the group to tell who owns the partition
 REOPEN_S = 1.0  # between tries while the broker is away
+TICK_S = 0.2  # how late a timer may be; every open study is looked at
 COMMIT_S = 0.5  # a crash and an emptied store at once can announce again what came within that time
 
 
@@ -46,7 +47,7 @@ class FlaggingService:
         self._owners: dict[int, Owner] = {}
         self._take_at: dict[int, float] = {}
         self._committed: dict[int, int] = {}
-        self._beat_at = self._commit_at = self._store_at = 0.0
+        self._beat_at = self._commit_at = self._tick_at = self._store_at = 0.0
         self._peers = {"kafka": "unknown", "redis": "unknown"}
         self._running = False
 
@@ -82,11 +83,10 @@ class FlaggingService:
         records = self._source.poll()
         self._reconcile()
         for number, raws in records.items():
-            if number in self._owners:
+            if number in self._owners and self._owners[number].taken:
                 self._guarded(self._owners[number], lambda owner, raws=raws: owner.apply(raws, stop))  # type: ignore[misc]
         for owner in self._owners.values():
             self._look(owner)
-            owner.tick()
         self._now_and_then()
 
     def _reconcile(self) -> None:
@@ -137,8 +137,16 @@ class FlaggingService:
             outcome = Outcome.OK
             self._store_at = self._clock() + TAKE_AGAIN_S
             self._give_up(owner, TAKE_AGAIN_S)
+        except DecodeError:
+            self._hooks.happened(Happening.FAULT, where="stored_study")
+            outcome = Outcome.LOST
+            self._distrust(owner)
         if outcome is not Outcome.OK:
             self._give_up(owner, YIELD_S if outcome is Outcome.STALE else 0.0)
+
+    def _distrust(self, owner: Owner) -> None:
+        with suppress(PeerError):  # tried again when the study is met again
+            self._store.forget(owner.number)
 
     def _give_up(self, owner: Owner, wait_s: float) -> None:
         owner.drop()
@@ -147,6 +155,10 @@ class FlaggingService:
 
     def _now_and_then(self) -> None:
         now_s = self._clock()
+        if now_s >= self._tick_at:
+            self._tick_at = now_s + TICK_S
+            for owner in self._owners.values():
+                owner.tick()
         if now_s >= self._commit_at:
             self._commit_at = now_s + COMMIT_S
             self._commit()

@@ -47,6 +47,7 @@ _STATUS: dict[str, type[PeerError]] = {
     "StatusCode.UNAUTHENTICATED": PeerRefused,
     "StatusCode.PERMISSION_DENIED": PeerRefused,
 }
+_REACHED = {"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "StatusCode.RESOURCE_EXHAUSTED"}  # it is there: no breaker
 _BLAMABLE = {"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "StatusCode.DEADLINE_EXCEEDED"}  # perhaps through the image
 _THE_IMAGE = {"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"}
 
@@ -93,6 +94,9 @@ class TritonCall:
     def start(self, request: Request, deadline: Deadline) -> Callable[[], Answer]:
         """Sends one attempt and returns the function that waits for its answer; that one raises like ``infer``."""
         self._admit()
+        return self._attempt(request, deadline)
+
+    def _attempt(self, request: Request, deadline: Deadline) -> Callable[[], Answer]:
         sent_s, timeout_s = self._clock(), deadline.within(self._settings.request_timeout_s)
         answered: Future[Any] = Future()
 
@@ -124,7 +128,8 @@ class TritonCall:
         air = np.full((_WITNESS_SIDE, _WITNESS_SIDE), HU_LOW, dtype=np.float16)
         witness = Request(request.spec, air, (_WITNESS_MM, _WITNESS_MM), request.lane)
         try:
-            self.infer(witness, Deadline.after(self._settings.request_timeout_s, self._clock))
+            # Past the breaker: images that break the model keep it open, and only the witness can tell.
+            self._attempt(witness, Deadline.after(self._settings.request_timeout_s, self._clock))()
         except (PeerError, NotAnalysable):
             return False
         return True
@@ -188,9 +193,12 @@ class TritonCall:
         if status in _THE_IMAGE:
             self._answered()
             return NotAnalysable(Reason.MODEL_REFUSED, str(status))
-        with self._lock:
-            self._breaker.failed(self._clock())
-        self._tell(up=False)
+        if status in _REACHED:
+            self._answered()
+        else:
+            with self._lock:
+                self._breaker.failed(self._clock())
+            self._tell(up=False)
         return (PeerTimeout if isinstance(problem, NoAnswer) else _STATUS.get(str(status), PeerAway))(PEER, str(status))
 
     def _answered(self) -> None:

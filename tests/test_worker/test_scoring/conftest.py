@@ -1,5 +1,6 @@
 """What the tests of scoring share: scans, hooks that keep what they are told, a running service."""
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -74,6 +75,8 @@ def headers_of(payload: bytes, study: str, sop: str, lane: Lane = Lane.ROUTINE, 
 class Bench:
     """Topics of its own on a broker, scans put in, events and dead letters read out."""
 
+    headers = staticmethod(headers_of)
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topics = topics_of(settings.kafka)
@@ -143,7 +146,9 @@ class Bench:
         self.log.close(1.0)
 
 
-def settings_of(bootstrap: str, prefix: str, triton_grpc: str, **scoring: Any) -> Settings:
+def settings_of(
+    bootstrap: str, prefix: str, triton_grpc: str, *, cooperative: bool = False, **scoring: Any
+) -> Settings:
     """Settings of one test on shared servers."""
     return Settings(
         kafka=KafkaSettings(
@@ -152,7 +157,7 @@ def settings_of(bootstrap: str, prefix: str, triton_grpc: str, **scoring: Any) -
             partitions=PARTITIONS,
             replication=1,
             min_insync=1,
-            cooperative=False,
+            cooperative=cooperative,
         ),
         triton=TritonSettings(url=triton_grpc, request_timeout_s=5.0, breaker_open_s=0.3),
         scoring=ScoringSettings(**scoring),
@@ -181,6 +186,26 @@ def sample() -> Callable[[str], bytes]:
 
 
 @pytest.fixture
+def bench_of(topic_prefix: str) -> Iterator[Callable[..., Bench]]:
+    """Makes a bench on a broker with topics of its own."""
+    made: list[Bench] = []
+
+    def make(bootstrap: str, triton_grpc: str, **changes: Any) -> Bench:
+        made.append(Bench(settings_of(bootstrap, topic_prefix, triton_grpc, **changes)))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+@pytest.fixture(scope="session")
+def running() -> Any:
+    """Runs the service while a ``with`` block lasts, and drains it."""
+    return scoring
+
+
+@pytest.fixture
 def told() -> Told:
     """Hooks that keep what they are told."""
     return Told()
@@ -204,3 +229,21 @@ def small_head(head: bytes) -> bytes:
     out = BytesIO()
     data.save_as(out, enforce_file_format=True)
     return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def faulty_triton(triton_of: Callable[[Path], Any]) -> Any:
+    """A Triton whose model has the real one's tensors and fails on demand."""
+    return triton_of(Path(__file__).parent / "faulty_repository")
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of the loopback on which nothing listens."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find

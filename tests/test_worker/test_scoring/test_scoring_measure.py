@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from contracts.errors import NotAnalysable, PeerRefused
 from contracts.findings import Label
@@ -16,7 +17,7 @@ LABELS = HEAD_CT_LESION.labels
 MODEL = ServedModel("head_ct_lesion", "1", LABELS, dict.fromkeys(LABELS, 0.5), grid_pitch_mm=2.0)
 
 
-def answer(segmentation: np.ndarray | None = None, probabilities: list[float] | None = None) -> Answer:
+def answer(segmentation: NDArray[np.float32] | None = None, probabilities: list[float] | None = None) -> Answer:
     """An answer of a 10 × 10 grid, empty unless told otherwise."""
     grid = np.zeros((5, 10, 10), dtype=np.float32) if segmentation is None else segmentation
     return Answer(np.array(probabilities or [0.1] * 6, dtype=np.float32), grid, MODEL)

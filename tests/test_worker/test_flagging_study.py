@@ -119,7 +119,7 @@ def test_any_prefix_replayed_twice_changes_nothing(
     log = logged(events[1])
     cut = data.draw(st.integers(0, len(log)))
     study, history = Study(STUDY, RULES), []
-    for entry in [*log[:cut], *log[:cut], *log[:cut], *log]:
+    for entry in [*log[:cut], *log[:cut], *log, *log[:cut]]:
         history += study.apply(entry)
     once = Study(STUDY, RULES)
     assert history == [change for entry in log for change in once.apply(entry)]
@@ -274,6 +274,15 @@ def test_a_timer_that_missed_an_image_closes_nothing() -> None:
     assert not study.closed
     close(study)
     assert study.closed
+
+
+def test_a_timer_that_missed_a_revision_closes_nothing() -> None:
+    """The final word is not given over a score that the timer had not seen."""
+    study = study_of(logged([arrived(0), scored(0)]))
+    zombie = closing(study)
+    for event in (scored(0, LOUD, version="2"), zombie):
+        study.apply(Logged(event, study.fold.offset + 1, START_S))
+    assert not study.closed
 
 
 def test_a_closed_study_with_an_unsettled_image_does_not_exist() -> None:

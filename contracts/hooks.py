@@ -65,7 +65,7 @@ class Hooks(Protocol):
         """Wraps one stage for one image; an exception passes through and is counted."""
 
     def happened(self, happening: Happening, value: float = 1.0, traceparent: str = "", **labels: str) -> None:
-        """Counts, sets or observes ``value`` as the happening's metric says."""
+        """Counts, sets or observes ``value`` as the happening's metric says; NaN ends a labelled gauge's series."""
 
 
 class Silent:

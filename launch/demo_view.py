@@ -87,12 +87,12 @@ def _milestone(study: Progress) -> str:
 
 
 def line_of(study: Progress, board: Board) -> str:
-    """``bleeding head (phantom): flagged after 12 of 26 images (6.1 s), read 1st of 5``; "" before it is known."""
+    """``bleeding head: flagged, 12 sent, 12 settled, first flag at image 9 of 26, …, place 1 of 6``; "" if unknown."""
     if not study.state:
         return ""
     settled = study.item.get("images_settled", 0)
     parts = [f"{study.label}: {'ended as ' if study.ended else ''}{said(study)}", f"{len(study.stored)} sent"]
-    parts += [f"{settled} settled", flag_of(study)]
+    parts += [f"{settled} settled", f"first flag at {flag_of(study)}" if flag_of(study) else ""]
     if study.study_instance_uid in board.order:
         parts.append(f"place {board.order.index(study.study_instance_uid) + 1} of {len(board.order)}")
     return ", ".join(part for part in parts if part)
@@ -106,17 +106,23 @@ def said(study: Progress) -> str:
 
 
 def flag_of(study: Progress) -> str:
-    """``flag after 12 of 26 images, 6.1 s``; "" where there was none."""
+    """``image 12 of 26, 6.1 s``: how many the peer had, and when, counted from the first; "" where there was none."""
     if study.flag_s is None or study.first_s is None:
         return ""
-    return f"flag after {study.flag_images} of {study.images} images, {study.flag_s - study.first_s:.1f} s"
+    return f"image {study.flag_images} of {study.images}, {study.flag_s - study.first_s:.1f} s"
 
 
 def studies_table(board: Board, rows: int) -> Table:
     """What was sent, and what came of it."""
     table = Table(title="Sent by the scanners", title_justify="left", expand=False)
-    for heading in ("sent", "images", "settled", "state", "first flag"):
-        table.add_column(heading, no_wrap=True)
+    for heading, narrow in (
+        ("sent", True),
+        ("images", True),
+        ("settled", True),
+        ("state", False),
+        ("first flag", False),
+    ):
+        table.add_column(heading, no_wrap=narrow)
     for study in list(board.studies.values())[-rows:]:
         images = f"{len(study.stored)}/{study.images}" + (f" ({len(study.refused)} refused)" if study.refused else "")
         state = Text(said(study), style=_STYLES.get(study.state, ""))
@@ -128,9 +134,10 @@ def worklist_table(board: Board, rows: int | None = None) -> Table:
     """The reading order."""
     marked = "" if board.status in ("", "ok") else f" ({board.status})"
     table = Table(title=f"The worklist, read from the top{marked}", title_justify="left", expand=False)
-    for heading in ("", "study", "urgency", "state"):
+    for heading in ("", "study", "urgency"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("findings", ratio=1)
+    for heading in ("state", "findings"):
+        table.add_column(heading)
     for place, uid in enumerate(board.order[:rows], 1):
         study = board.studies.get(uid)
         if study is not None:
@@ -140,7 +147,8 @@ def worklist_table(board: Board, rows: int | None = None) -> Table:
 
 def _row(study: Progress) -> tuple[str | Text, ...]:
     item = study.item
-    findings = "\n".join(_finding(finding) for finding in item.get("findings", ()))
+    first, *others = [_finding(finding) for finding in item.get("findings", ())] or [""]
+    findings = first + (f" and {len(others)} more" if others else "")
     style = _STYLES.get(study.state, "")
     return (
         study.label,

@@ -270,7 +270,8 @@ def test_a_line_tells_state_counts_flag_and_place() -> None:
     """What a build's log shows instead of tables."""
     board = good_run()
     told = line_of(board.studies[BLEED], board)
-    assert told == "bleeding head: ended as flagged, 3 sent, 3 settled, flag after 2 of 3 images, 2.2 s, place 2 of 3"
+    flag = "first flag at image 2 of 3, 2.2 s"
+    assert told == f"bleeding head: ended as flagged, 3 sent, 3 settled, {flag}, place 2 of 3"
 
 
 def test_the_truth_is_not_shown_as_a_result() -> None:

@@ -98,7 +98,10 @@ def _rows(stack: LocalStack) -> Iterator[tuple[str, str, int]]:
 
 
 class StopSignals:
-    """The first signal interrupts what is being done, so that everything is stopped in order; a second one kills."""
+    """The first signal interrupts what is being done, so that everything is stopped in order; a second one kills.
+
+    While everything is being stopped anyway the first one changes nothing: it must not cut the stopping short.
+    """
 
     def __init__(self) -> None:
         self._told = False
@@ -112,10 +115,10 @@ class StopSignals:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """As a signal handler."""
         del number, frame
-        if not self._told:
-            self._told = True
+        first, self._told = not self._told, True
+        if first and not (self._stack and self._stack.stopping):
             raise KeyboardInterrupt
-        if self._stack is not None:
+        if not first and self._stack:
             self._stack.kill()
 
 

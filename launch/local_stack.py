@@ -159,6 +159,11 @@ class LocalStack:
             metrics={name: service.metrics for name, service in self.services.items()},
         )
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the parts are being stopped, or have been."""
+        return self._ending.is_set()
+
     def pids(self) -> dict[str, int]:
         """Process of each part now; 0 while it is down."""
         first = {"broker": self.broker.pid, "redis": self.redis.pid, "triton": self.triton.pid}
@@ -181,6 +186,7 @@ class LocalStack:
         while lost is None and not self._ending.wait(LOOK_S):
             lost = look_at_all(watched, time.monotonic(), self._say)
         if lost is not None:
+            self._ending.set()
             self.failure = (
                 f"the {lost.part.name} ended ({lost.part.ending}) and it kept everything in memory: "
                 "nothing survives it, so everything is stopped."

@@ -213,6 +213,17 @@ def test_the_death_of_the_memory_only_broker_ends_everything(tmp_path: Path) -> 
         assert becomes_true(lambda: local.left_over() == [])
 
 
+def test_a_signal_while_everything_is_being_stopped_does_not_cut_it_short(tmp_path: Path) -> None:
+    """SIGTERM after the broker's death finds the stopping under way: the status still says 1 and nothing is left."""
+    with ready(tmp_path, "--set", "scoring.drain_s=5") as local:
+        os.kill(local.pids["worker"], signal.SIGSTOP)  # it keeps the stopping busy until it is killed
+        kill(local.pids["broker"])
+        assert becomes_true(lambda: not running_in_group(local.pids["worklist"]))
+        assert local.end(signal.SIGTERM) == 1
+        assert "nothing survives it" in local.sentences
+        assert becomes_true(lambda: local.left_over() == [])
+
+
 def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
     """Kill -9 of `triage local` itself ends every part and every helper of a part."""
     with ready(tmp_path) as local:

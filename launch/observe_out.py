@@ -112,7 +112,7 @@ class Observer:
             raise ValueError(f"{metric.name} takes the labels {metric.labels}")
         _apply(metric, self._happenings[happening], value, told)
         changed = self._last.changed((happening, told), value)
-        if metric.kind is not Kind.GAUGE or changed:
+        if _worth_a_line(metric.kind, value, changed=changed):
             fields: dict[str, object] = {**labels, "value": value}
             self.log.write(_level(happening, value), happening, fields, traceparent)
 
@@ -136,6 +136,11 @@ def _apply(metric: Metric, collector: Any, value: float, labels: tuple[str, ...]
         series.set(value)
     else:
         series.observe(value)
+
+
+def _worth_a_line(kind: Kind, value: float, *, changed: bool) -> bool:
+    """A gauge when it changes, a counter when it counts, every observation."""
+    return {Kind.GAUGE: changed, Kind.COUNTER: value > 0, Kind.HISTOGRAM: True}[kind]
 
 
 def _level(happening: Happening, value: float) -> int:

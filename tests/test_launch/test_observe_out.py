@@ -146,6 +146,14 @@ def test_a_gauge_is_told_when_it_changes_and_away_is_a_warning() -> None:
     assert [(line["level"], line["value"]) for line in told.lines()] == [("info", 1.0), ("warning", 0.0), ("info", 1.0)]
 
 
+def test_a_counter_that_counts_nothing_is_not_told() -> None:
+    """ "0 studies expired" is no warning."""
+    told = Told()
+    told.observer.happened(Happening.STUDY_EXPIRED, 0.0)
+    told.observer.happened(Happening.STUDY_EXPIRED, 2.0)
+    assert [line["value"] for line in told.lines()] == [2.0]
+
+
 def test_debug_lines_are_limited_and_what_was_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand stages in one second are twenty lines; the next second says how many are missing."""
     told = Told("DEBUG")

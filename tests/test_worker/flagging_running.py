@@ -17,6 +17,7 @@ import redis
 from kafka import TopicPartition
 
 from contracts import events
+from contracts.errors import PeerError
 from contracts.events import StudyEvent
 from contracts.hooks import Happening, Silent
 from contracts.names import RedisKeys, Topics, partition_of
@@ -75,7 +76,13 @@ class Site:
         """Puts any record on the topic."""
         partition = partition_of(study, self.log.partitions)
         entry = Entry(self.topics.events, partition, key, value)
-        return self.log.append(entry).result(WAIT_S).offset
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self.log.append(entry).result(WAIT_S).offset
+            except PeerError:
+                assert time.monotonic() < until, "the broker does not take the event"
+                time.sleep(0.2)
 
     @property
     def topics(self) -> Topics:

@@ -12,6 +12,7 @@ from contracts.hooks import Happening
 from contracts.reasons import Reason
 from contracts.worklist import Change
 from launch.clients.kafka_call import ensure_topics
+from launch.stack.apache_kafka import ApacheKafka
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import LOUD, QUIET, arrived, not_analysed, scored
 from tests.test_worker.flagging_running import Site, site, uids, wait_until
@@ -40,6 +41,14 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 def here(broker: str, redis_server: RedisServer, topic_prefix: str) -> Iterator[Site]:
     """Topics on each broker in turn; nothing closes by itself."""
     with site(broker, redis_server.url, topic_prefix) as made:
+        ensure_topics(made.settings.kafka, made.hooks)
+        yield made
+
+
+@pytest.fixture
+def embedded(tansu: str, redis_server: RedisServer, topic_prefix: str) -> Iterator[Site]:
+    """As ``here``, on the embedded broker alone: for what does not depend on the broker."""
+    with site(tansu, redis_server.url, topic_prefix) as made:
         ensure_topics(made.settings.kafka, made.hooks)
         yield made
 
@@ -82,21 +91,21 @@ def test_an_emptied_store_is_rebuilt_to_the_same_view_and_nothing_is_announced_a
     assert [record["change"] for record in here.audit()].count("flagged") == 1
 
 
-def test_an_older_store_is_brought_forward_from_where_it_stands(here: Site) -> None:
+def test_an_older_store_is_brought_forward_from_where_it_stands(embedded: Site) -> None:
     """A failover to a replica that missed the last writes: flagging notices, goes back and catches up."""
-    with here.running():
-        here.append(*images(B, 1, 2, count=2))
-        wait_until(lambda: (one := here.item(B)) and one.images_settled == 2, "half settled")
-        wait_until(here.ready, "ready")
-        older = {key: here.client.dump(key) for key in here.client.keys(f"{here.keys.prefix}*")}
-        here.append(*images(B, 1, 2)[4:])
-        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
-        before = here.view(B)
-        pipeline = here.client.pipeline(transaction=True)
+    with embedded.running():
+        embedded.append(*images(B, 1, 2, count=2))
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 2, "half settled")
+        wait_until(embedded.ready, "ready")
+        older = {key: embedded.client.dump(key) for key in embedded.client.keys(f"{embedded.keys.prefix}*")}
+        embedded.append(*images(B, 1, 2)[4:])
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 4, "all settled")
+        before = embedded.view(B)
+        pipeline = embedded.client.pipeline(transaction=True)
         for key, value in older.items():
             pipeline.restore(key, 0, value, replace=True)
         pipeline.execute()
-        wait_until(lambda: here.view(B) == before, "brought forward")
+        wait_until(lambda: embedded.view(B) == before, "brought forward")
 
 
 def test_a_killed_process_goes_on_where_the_store_stands(here: Site, tmp_path: Path) -> None:
@@ -172,10 +181,10 @@ def test_a_study_without_any_scorer_is_told_as_delayed_at_its_deadline_and_revis
 
 
 def test_deadlines_and_quiet_periods_survive_a_restart(
-    broker: str, redis_server: RedisServer, topic_prefix: str
+    tansu: str, redis_server: RedisServer, topic_prefix: str
 ) -> None:
     """Whoever owns the partition next closes what was open: it is found in the store, without a new event."""
-    with site(broker, redis_server.url, topic_prefix) as here:
+    with site(tansu, redis_server.url, topic_prefix) as here:
         ensure_topics(here.settings.kafka, here.hooks)
         with here.running():
             here.append(*images(A, count=2))
@@ -186,36 +195,36 @@ def test_deadlines_and_quiet_periods_survive_a_restart(
             wait_until(lambda: here.state(A) == ("not_flagged", True), "closed after the restart")
 
 
-def test_a_withdrawn_flag_leaves_an_audit_trail(here: Site) -> None:
+def test_a_withdrawn_flag_leaves_an_audit_trail(embedded: Site) -> None:
     """A newer model's answer takes the flag back: live, in the history and on the audit topic, with its offset."""
-    with here.running():
-        here.append(*images(B, 1, 2))
-        wait_until(lambda: here.state(B) == ("flagged", False), "flagged")
-        offset = here.append(scored(1, QUIET, study=B, version="2"))
-        wait_until(lambda: here.state(B) == ("receiving", False), "withdrawn")
-        assert here.told() == ["received", "flagged", "withdrawn"]
-    (record,) = [record for record in here.audit() if record["change"] == "withdrawn"]
+    with embedded.running():
+        embedded.append(*images(B, 1, 2))
+        wait_until(lambda: embedded.state(B) == ("flagged", False), "flagged")
+        offset = embedded.append(scored(1, QUIET, study=B, version="2"))
+        wait_until(lambda: embedded.state(B) == ("receiving", False), "withdrawn")
+        assert embedded.told() == ["received", "flagged", "withdrawn"]
+    (record,) = [record for record in embedded.audit() if record["change"] == "withdrawn"]
     assert (record["key"], record["offset"], record["state"]) == (B, offset, "receiving")
     assert record["models"] == ["head_ct_lesion:1", "head_ct_lesion:2"]
 
 
-def test_an_unreadable_event_makes_its_study_not_analysed_and_stops_nobody(here: Site) -> None:
+def test_an_unreadable_event_makes_its_study_not_analysed_and_stops_nobody(embedded: Site) -> None:
     """Garbage under a study's key: the study says so, the next study is flagged as ever."""
-    with here.running():
-        here.append(*images(A, count=2))
-        here.append_raw(A, f"{A}|scored|x".encode(), b"\xff not an event")
-        here.append_raw(A, b"no study at all", b"{}")
-        here.append(*images(B, 1, 2))
-        wait_until(lambda: (one := here.item(A)) and one.reason is Reason.RECORD_UNREADABLE, "told")
-        wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged")
-    assert here.hooks.count(Happening.EVENT_UNREADABLE) == 2
+    with embedded.running():
+        embedded.append(*images(A, count=2))
+        embedded.append_raw(A, f"{A}|scored|x".encode(), b"\xff not an event")
+        embedded.append_raw(A, b"no study at all", b"{}")
+        embedded.append(*images(B, 1, 2))
+        wait_until(lambda: (one := embedded.item(A)) and one.reason is Reason.RECORD_UNREADABLE, "told")
+        wait_until(lambda: embedded.state(B) == ("flagged", False), "B is flagged")
+    assert embedded.hooks.count(Happening.EVENT_UNREADABLE) == 2
 
 
 def test_failed_and_out_of_scope_images_are_told_with_their_reason(
-    broker: str, redis_server: RedisServer, topic_prefix: str
+    tansu: str, redis_server: RedisServer, topic_prefix: str
 ) -> None:
     """Through the whole service: a failed image at once, an out-of-scope study when it closes."""
-    with site(broker, redis_server.url, topic_prefix, quiet_s=0.5) as here:
+    with site(tansu, redis_server.url, topic_prefix, quiet_s=0.5) as here:
         ensure_topics(here.settings.kafka, here.hooks)
         with here.running():
             here.append(arrived(0, study=A), not_analysed(0, Reason.PIXELS_UNDECODABLE, study=A))
@@ -250,17 +259,17 @@ def test_a_second_process_shares_the_partitions_and_takes_over_what_a_killed_one
         assert sorted(record["change"] for record in here.audit()) == ["flagged", "received", "received"]
 
 
-def test_a_store_written_by_another_version_is_built_anew(here: Site) -> None:
+def test_a_store_written_by_another_version_is_built_anew(embedded: Site) -> None:
     """What cannot be read is no reason to stop, nor to lose images: the partition is rebuilt from the log."""
-    here.append(*images(B, 1, 2)[:4])
-    with here.running():
-        wait_until(lambda: (one := here.item(B)) and one.images_settled == 2, "half settled")
-    here.client.hset(here.keys.study(B), "fold", '{"epoch": 0, "of_another_version": true}')
-    here.append(*images(B, 1, 2)[4:])
-    with here.running():
-        wait_until(lambda: here.state(B) == ("flagged", False), "flagged, with the images of before")
-        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
-    assert here.hooks.count(Happening.FLAGGED) == 1
+    embedded.append(*images(B, 1, 2)[:4])
+    with embedded.running():
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 2, "half settled")
+    embedded.client.hset(embedded.keys.study(B), "fold", '{"epoch": 0, "of_another_version": true}')
+    embedded.append(*images(B, 1, 2)[4:])
+    with embedded.running():
+        wait_until(lambda: embedded.state(B) == ("flagged", False), "flagged, with the images of before")
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 4, "all settled")
+    assert embedded.hooks.count(Happening.FLAGGED) == 1
 
 
 def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: Site) -> None:
@@ -277,3 +286,28 @@ def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: S
         wait_until(here.ready, "ready")
     assert here.hooks.count(Happening.FAULT) == 1
     assert here.state(B) == ("flagged", False)
+
+
+@pytest.mark.kafka
+def test_a_broker_that_is_killed_and_returns_is_waited_for(
+    redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """No consumer, no log for seconds: the service stays, and reads on where the store stands."""
+    server = ApacheKafka(tmp_path)
+    server.start()
+    try:
+        with site(server.bootstrap, redis_server.url, topic_prefix) as here:
+            ensure_topics(here.settings.kafka, here.hooks)
+            with here.running() as thread:
+                here.append(*images(B, 1, 2)[:4])
+                wait_until(lambda: (one := here.item(B)) and one.images_settled == 2, "half settled")
+                server.kill()
+                time.sleep(3.0)
+                assert thread.is_alive()
+                server.start()
+                here.append(*images(B, 1, 2)[4:])
+                wait_until(lambda: here.state(B) == ("flagged", False), "goes on")
+                wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
+                assert here.told() == ["received", "flagged"]
+    finally:
+        server.close()

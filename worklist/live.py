@@ -48,10 +48,9 @@ class Hub:
             self.position = change.id
         self._wake()
 
-    def reset(self, position: str, standing: Standing) -> None:
+    def reset(self, standing: Standing) -> None:
         """Tells every reader that changes may have been missed, or that the status is another now."""
-        self.position = position
-        self._put(told_reset(position, standing))
+        self._put(told_reset(self.position or BEGINNING_ID, standing))
         self._wake()
 
     def close(self) -> None:

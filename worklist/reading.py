@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.worklist import QueueStatus, WorklistItem
-from worklist.answers import Query, StudyAnswer, WorklistAnswer
+from worklist.answers import Filtered, Query, StudyAnswer, WorklistAnswer
 from worklist.cursor import Cursor
 from worklist.remembered import Remembered, remember
 from worklist.status import Standing, standing
 from worklist.view import Page, PartitionView, Place, Source, StudyView, View
 
-_SCAN_MIN = 50  # places of one round trip while filters leave few of them over
+_SCAN_FILTERED = 500  # places of one round trip while filters leave few of them over: a megabyte
 _AWAY = "The queue's store does not answer."
 _AWAY_STUDY = f"{_AWAY} Nothing can be said of this study now."
 _UNREADABLE = "At least one study of the queue could not be read and is not shown."
@@ -117,7 +117,7 @@ class Reading:
         scan = _Scan()
         after, seen = query.after, set[str]()
         while True:
-            page = await source.page(after, max(query.limit, _SCAN_MIN))
+            page = await source.page(after, max(query.limit, _SCAN_FILTERED) if query.filters else query.limit)
             scan.total, scan.partitions = page.total, page.partitions
             after = self._take(page, query, scan, seen)
             if after is None or len(scan.items) == query.limit:
@@ -127,8 +127,8 @@ class Reading:
     def _take(self, page: Page, query: Query, scan: _Scan, seen: set[str]) -> Cursor | None:
         """Takes what passes until the answer is full; where to go on, None at the end of the queue."""
         for number, place in enumerate(page.places, start=page.first + 1):
-            item = self._decoded(place, number, scan)
-            if item and query.wants(item) and item.study_instance_uid not in seen:
+            item = self._decoded(place, number, query, scan)
+            if item and item.study_instance_uid not in seen:
                 seen.add(item.study_instance_uid)
                 scan.items.append(item)
             if len(scan.items) == query.limit:
@@ -136,10 +136,12 @@ class Reading:
         ended = not page.places or page.first + len(page.places) >= page.total
         return None if ended else page.places[-1].cursor
 
-    def _decoded(self, place: Place, number: int, scan: _Scan) -> WorklistItem | None:
+    def _decoded(self, place: Place, number: int, query: Query, scan: _Scan) -> WorklistItem | None:
         if place.item is None:
             return None
         try:
+            if not query.wants(Filtered.model_validate_json(place.item)):
+                return None
             return WorklistItem.model_validate_json(place.item).model_copy(update={"position": number})
         except ValidationError:
             scan.unreadable = True

@@ -56,7 +56,8 @@ class Watch:
         if self.hub.position is None:
             self.hub.position = newest
         elif not bounds.holds_after(self.hub.position):
-            self.hub.reset(newest, self.reading.standing)
+            self.hub.position = newest
+            self.hub.reset(self.reading.standing)
         return self.hub.position
 
     async def look(self) -> None:
@@ -66,8 +67,8 @@ class Watch:
             before, position = self.reading.standing, self.hub.position or ""
             moved = position != seen or kept_s >= KEEP_S
             now = await self._refreshed(moved=moved)
-            if now.status is not before.status and self.hub.position is not None:
-                self.hub.reset(self.hub.position, now)
+            if now.status is not before.status:
+                self.hub.reset(now)
             seen, kept_s = (position, 0.0) if moved else (seen, kept_s + LOOK_S)
             await asyncio.sleep(LOOK_S)
 

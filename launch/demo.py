@@ -191,8 +191,10 @@ def _sentence(board: Board) -> str:
 def stay(stack: LocalStack) -> None:
     """Keeps the stack up until Ctrl-C, addresses told. Raises TriageError when the stack ends by itself."""
     for name, address in stack.addresses.as_dict().items():
-        if isinstance(address, str):
-            say(f"{name}: {address}")
+        parts = address if isinstance(address, dict) else {"": address}
+        for part, where in parts.items():
+            door = f"{name} of {part}" if part else name
+            say(f"{door}: {where}")
     say(f"open {stack.addresses.worklist} to read the worklist; Ctrl-C stops everything.")
     stack.wait()
     raise TriageError(stack.failure or "the stack has ended.")

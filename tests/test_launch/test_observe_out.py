@@ -147,7 +147,7 @@ def test_a_gauge_is_told_when_it_changes_and_away_is_a_warning() -> None:
 
 
 def test_a_counter_that_counts_nothing_is_not_told() -> None:
-    """ "0 studies expired" is no warning."""
+    """That no study expired is no warning."""
     told = Told()
     told.observer.happened(Happening.STUDY_EXPIRED, 0.0)
     told.observer.happened(Happening.STUDY_EXPIRED, 2.0)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from contracts.errors import SettingsError
 from contracts.ports import Service
 from launch.log_out import JsonLog
 from launch.probes_out import Probes, addresses
@@ -31,6 +32,7 @@ class _Watched(threading.Thread):
     def __init__(self, service: Service, stop: threading.Event, log: JsonLog) -> None:
         super().__init__(name=service.name, daemon=True)
         self.failed = False
+        self.wrong_setting: SettingsError | None = None
         self._service = service
         self._stop_asked = stop
         self._log = log
@@ -39,6 +41,8 @@ class _Watched(threading.Thread):
         """A service that raises, or returns before it was asked to, takes the process with it."""
         try:
             self._service.run(self._stop_asked)
+        except SettingsError as wrong:
+            self.wrong_setting = wrong
         except BaseException as problem:  # noqa: BLE001 — whatever ended it, the process must say so and exit 1
             self.failed = True
             self._log.failure("service_failed", problem, name=self._service.name)
@@ -50,7 +54,10 @@ class _Watched(threading.Thread):
 
 
 def run_services(services: Sequence[Service], probes: Probes, log: JsonLog, drain_s: float) -> int:
-    """Blocks until the services have ended; returns the process's exit code. Called in the main thread."""
+    """Blocks until the services have ended; returns the process's exit code. Called in the main thread.
+
+    Raises SettingsError where a service found only while it ran that a setting is wrong (a broker's durability).
+    """
     stop = threading.Event()
     with _signals(stop):
         probes.start()
@@ -61,8 +68,11 @@ def run_services(services: Sequence[Service], probes: Probes, log: JsonLog, drai
         probes.draining()
         drained = _drain(watched, drain_s, log)
         probes.stop()
-    failed = not drained or any(thread.failed for thread in watched)
+    wrong = [thread.wrong_setting for thread in watched if thread.wrong_setting]
+    failed = not drained or bool(wrong) or any(thread.failed for thread in watched)
     log.write(logging.INFO, "stopped", {"clean": not failed})
+    if wrong:
+        raise wrong[0]
     return int(failed)
 
 

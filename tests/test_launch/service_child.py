@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from contracts.errors import SettingsError
 from contracts.hooks import Happening, Stage
 from launch.log_out import Bridge, JsonLog
 from launch.observe_out import Observer
@@ -57,12 +58,17 @@ def returns(stop: threading.Event) -> None:
     stop.wait(0.2)
 
 
+def finds_a_wrong_setting(stop: threading.Event) -> None:
+    stop.wait(0.2)
+    raise SettingsError("kafka.require_durable is set, and the broker is not.")
+
+
 def never_drains(stop: threading.Event) -> None:
     stop.wait()
     time.sleep(60)
 
 
-BEHAVIOURS = {f.__name__: f for f in (drains, raises, returns, never_drains)}
+BEHAVIOURS = {f.__name__: f for f in (drains, raises, returns, finds_a_wrong_setting, never_drains)}
 
 
 def main(behaviour: str) -> int:
@@ -73,7 +79,11 @@ def main(behaviour: str) -> int:
     with observer.stage(Stage.INTAKE):
         pass
     services = [Child(BEHAVIOURS[behaviour])]
-    return run_services(services, Probes(services, observer, "127.0.0.1", 0), log, DRAIN_S)
+    try:
+        return run_services(services, Probes(services, observer, "127.0.0.1", 0), log, DRAIN_S)
+    except SettingsError as wrong:  # as launch/cli.py does
+        sys.stdout.write(str(wrong))
+        return 2
 
 
 if __name__ == "__main__":

@@ -104,6 +104,15 @@ def test_a_service_that_ends_unasked_is_a_failure() -> None:
         assert running.process.wait(timeout=30) == 1
 
 
+def test_a_wrong_setting_found_while_running_is_the_sentence_of_a_wrong_setting() -> None:
+    """A broker that does not meet ``require_durable`` is found after the start: 2 and a sentence, no traceback."""
+    with child("finds_a_wrong_setting") as running:
+        out, err = running.process.communicate(timeout=30)
+        assert running.process.returncode == 2
+        assert out == "kafka.require_durable is set, and the broker is not."
+        assert "service_failed" not in err
+
+
 def test_a_service_that_does_not_drain_in_time_is_told_and_left() -> None:
     """The process ends with 1 after the drain time, so that a supervisor need not kill it."""
     with child("never_drains") as running:

@@ -30,8 +30,8 @@ _BATCH = 16  # records of one poll: the window is overshot by the bytes of that 
 _COMMIT_S = 0.25  # between commits: what a crash makes us score again
 _COMMIT_LOST_S = 10.0  # an answer to a commit is not waited for longer
 _MEASURE_S = 1.0
-_ENDS_S = 5.0  # between questions for the ends of paused partitions, whose fetches tell nothing
-_ENDS_MS = 2_000
+_ENDS_S = 5.0  # between questions to the broker for the ends of the partitions
+_ASK_MS = 2_000
 _FINAL_COMMIT_MS = 3_000
 _DRAIN_TURN_S = 0.05
 
@@ -73,6 +73,7 @@ class Polling:
         self._fenced = False
         self._routine_flows = False
         self._ends: dict[TopicPartition, int] = {}
+        self._starts: dict[TopicPartition, int] = {}  # of partitions from which nothing was fetched yet
         self._behind_since: dict[TopicPartition, float] = {}
 
     def turn(self, *, hold_off: bool) -> None:
@@ -170,23 +171,39 @@ class Polling:
         if now_s - self._measured_s < _MEASURE_S:
             return
         self._measured_s = now_s
-        backlog = self._broker.backlog_of(self._consumer)
+        self._ask_ends(now_s)
+        backlog = self._backlog()
         if self._watchdog.stuck(backlog):
             self._hooks.happened(Happening.FAULT, where="scoring_consumer")
             raise PeerAway(PEER, "a partition has records and gives none")
-        self._ask_ends(now_s)
         for tp in self._consumer.assignment():
             self._tell_lag(tp, backlog.get(tp, 0), now_s)
         images, size_bytes = self._custody.in_flight
         self._hooks.happened(Happening.IN_FLIGHT_IMAGES, float(images))
         self._hooks.happened(Happening.IN_FLIGHT_BYTES, float(size_bytes))
 
+    def _backlog(self) -> dict[TopicPartition, int]:
+        """Records known to wait where they may be read: by the last fetch, and by what the broker said when asked."""
+        backlog = dict(self._broker.backlog_of(self._consumer))
+        for tp in self._consumer.assignment() - self._consumer.paused():
+            expected = self._custody.expected(tuple(tp))
+            start = self._starts.get(tp) if expected is None else expected
+            if start is not None:
+                backlog[tp] = max(backlog.get(tp, 0), self._ends.get(tp, 0) - start)
+        return backlog
+
     def _ask_ends(self, now_s: float) -> None:
-        paused = self._consumer.paused() & self._consumer.assignment()
-        if paused and now_s - self._ends_s >= _ENDS_S:
-            self._ends_s = now_s
-            with suppress(KafkaError):  # a measurement: the next one will do
-                self._ends = self._consumer.end_offsets(list(paused), timeout_ms=_ENDS_MS)
+        """Fetches tell nothing of partitions that are paused, or that the client forgets to fetch."""
+        assigned = self._consumer.assignment()
+        if not assigned or now_s - self._ends_s < _ENDS_S:
+            return
+        self._ends_s = now_s
+        with suppress(KafkaError):  # a measurement: the next one will do
+            self._ends = self._consumer.end_offsets(list(assigned), timeout_ms=_ASK_MS)
+            unread = [tp for tp in assigned if self._custody.expected(tuple(tp)) is None]
+            first = self._consumer.beginning_offsets(unread, timeout_ms=_ASK_MS) if unread else {}
+            commits = {tp: self._consumer.committed(tp, timeout_ms=_ASK_MS) for tp in unread}
+            self._starts = {tp: max(commits[tp] or 0, first[tp]) for tp in unread}
 
     def _tell_lag(self, tp: TopicPartition, backlog: int, now_s: float) -> None:
         """Behind is what is not settled, fetched or not; its age by the broker's time of append, where known."""

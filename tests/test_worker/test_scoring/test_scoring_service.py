@@ -19,6 +19,7 @@ from contracts.events import NotAnalysed, Scored
 from contracts.names import Lane, partition_of
 from contracts.reasons import Reason
 from contracts.settings import Settings
+from launch.clients.kafka_call import make_consumer
 from launch.stack.triton_server import TritonServer
 
 pytestmark = pytest.mark.stack
@@ -422,3 +423,35 @@ def test_dead_letters_are_listed_replayed_and_discarded(
     last = events["1.2.1"][-1]
     assert isinstance(last, NotAnalysed)
     assert last.reason is Reason.DISCARDED
+
+
+def test_a_consumer_that_forgets_a_partition_is_replaced(
+    tansu: str,
+    faulty_triton: Any,
+    bench_of: Any,
+    running: Any,
+    told: Any,
+    small_head: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A consumer that owns partitions and delivers nothing, though the broker has records, gives way to a new one."""
+    made: list[Any] = []
+
+    def forgetful(*arguments: Any, **given: Any) -> Any:
+        consumer = make_consumer(*arguments, **given)
+        made.append(consumer)
+        if len(made) == 1:
+            deliver = consumer.poll
+            monkeypatch.setattr(consumer, "poll", lambda **how: deliver(**how) and {})
+        return consumer
+
+    monkeypatch.setattr("launch.wiring.scoring.make_consumer", forgetful)
+    monkeypatch.setattr("launch.wiring.scoring.WATCHDOG_S", 2.0)
+    bench = bench_of(tansu, faulty_triton.grpc)
+    with running(bench.settings, told):
+        for number in range(3):
+            bench.send(bench.headers(small_head, "1.2", f"1.2.{number}"), small_head)
+        events = bench.settled(3)
+    assert len(made) == 2
+    assert told.counts["fault:scoring_consumer"] == 1
+    assert all(isinstance(found[0], Scored) for found in events.values())

@@ -5,12 +5,13 @@ its peers do (design decision 13); its JSON tells the peers' states and what the
 Prometheus's text format.
 """
 
+import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,7 +21,10 @@ from starlette.routing import Route
 
 from contracts.errors import SettingsError
 from contracts.ports import Service
+from launch.log_out import told
 from launch.observe_out import CONTENT_TYPE, Observer
+
+_T = TypeVar("_T")
 
 _STARTED_S = 10.0  # uvicorn answers within milliseconds; a machine under load may need longer
 _STOPPED_S = 2.0  # open requests of a probe are short
@@ -73,22 +77,31 @@ class Probes:
         return Starlette(routes=[Route(path, answer) for path, answer in answers.items()])
 
     def _ready(self) -> Response:
-        ready = {service.name: service.ready() for service in self._services}
+        ready = {service.name: self._asked(service.ready, otherwise=False) for service in self._services}
         answer: dict[str, Any] = {
             "ready": all(ready.values()) and not self._draining,
             "draining": self._draining,
             "services": ready,
             "peers": self._peers(),
-            "addresses": addresses(self._services),
+            "addresses": self._asked(lambda: addresses(self._services), otherwise={}),
         }
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
     def _peers(self) -> dict[str, str]:
         """What the services know now stands over what they last told."""
-        told = self._observer.peers()
+        states = self._observer.peers()
         for service in self._services:
-            told |= {name: state for name, state in service.peers().items() if state != "unknown" or name not in told}
-        return told
+            sees = self._asked(service.peers, otherwise={})
+            states |= {name: state for name, state in sees.items() if state != "unknown" or name not in states}
+        return states
+
+    def _asked(self, question: Callable[[], _T], otherwise: _T) -> _T:
+        """A service that cannot even be asked, as while it ends, is not ready; the probe answers all the same."""
+        try:
+            return question()
+        except Exception as problem:  # noqa: BLE001 — whatever it is, it is told, and "not ready" is the answer
+            self._observer.log.write(logging.DEBUG, "not_askable", told(problem))
+            return otherwise
 
 
 def addresses(services: Sequence[Service]) -> dict[str, str]:

@@ -88,6 +88,21 @@ def test_a_peer_that_is_away_is_told_and_does_not_make_unready(
     assert answer.json()["addresses"] == {"scoring": "127.0.0.1:1", "flagging": "127.0.0.1:1"}
 
 
+def test_a_service_that_cannot_be_asked_is_not_ready(client: httpx.Client, services: list[Service]) -> None:
+    """While it ends its sockets are gone already: 503 with the rest of the answer, not a 500."""
+
+    def gone() -> bool:
+        raise OSError("Bad file descriptor")
+
+    services[0].is_ready = services[1].is_ready = True
+    services[0].ready = gone  # type: ignore[method-assign]  # a fault, injected
+    services[1].addresses = gone  # type: ignore[method-assign, assignment]  # as above
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["services"] == {"scoring": False, "flagging": True}
+    assert answer.json()["addresses"] == {}
+
+
 def test_metrics_are_served_in_the_text_format(client: httpx.Client, observer: Observer) -> None:
     """What the hooks counted is what Prometheus reads."""
     observer.happened(Happening.RECEIVED, door="dicom", lane="stat")

@@ -10,7 +10,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import uvicorn
@@ -26,6 +27,7 @@ from launch.observe_out import CONTENT_TYPE, Observer
 
 _T = TypeVar("_T")
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _STARTED_S = 10.0  # uvicorn answers within milliseconds; a machine under load may need longer
 _STOPPED_S = 2.0  # open requests of a probe are short
 
@@ -83,7 +85,7 @@ class Probes:
             "draining": self._draining,
             "services": ready,
             "peers": self._peers(),
-            "addresses": self._asked(lambda: addresses(self._services), otherwise={}),
+            "addresses": dict(self._asked(self._addresses, _NOTHING)),
         }
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
@@ -91,9 +93,12 @@ class Probes:
         """What the services know now stands over what they last told."""
         states = self._observer.peers()
         for service in self._services:
-            sees = self._asked(service.peers, otherwise={})
+            sees = self._asked(service.peers, _NOTHING)
             states |= {name: state for name, state in sees.items() if state != "unknown" or name not in states}
         return states
+
+    def _addresses(self) -> Mapping[str, str]:
+        return addresses(self._services)
 
     def _asked(self, question: Callable[[], _T], otherwise: _T) -> _T:
         """A service that cannot even be asked, as while it ends, is not ready; the probe answers all the same."""

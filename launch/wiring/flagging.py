@@ -29,7 +29,6 @@ from worker.flagging.timers_in import Timers
 # A topic made a moment ago may be unknown to the broker that answers when the group is formed; the group then gets no
 # partitions until the next look, which kafka-python would take after five minutes.
 METADATA_AGE_MS = 5_000
-DRAIN_S = 5.0  # for appends of timers that are in flight at the end
 
 
 def build(settings: Settings, hooks: Hooks) -> list[Service]:
@@ -37,13 +36,13 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
     topics, rules = topics_of(settings.kafka), settings.flagging
     log = KafkaLog(settings.kafka, hooks)
     store = RedisView(settings.redis, rules)
-    audit = Audit(log, topics.audit, hooks)
+    audit = Audit(log, topics.audit)
 
     def owner(number: int) -> Owner:
         return Owner(number, store, audit, Timers(log, topics.events, number, rules), rules, hooks)
 
     source = EventsIn(topics.events, lambda: _consumer(settings, hooks), log_end, _Stuck())
-    return [FlaggingService(source, store, owner, lambda: log.close(DRAIN_S), hooks, time.monotonic)]
+    return [FlaggingService(source, store, owner, log, hooks, time.monotonic)]
 
 
 def _consumer(settings: Settings, hooks: Hooks) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from contracts.errors import PeerError
-from contracts.hooks import Happening, Hooks
 from contracts.ports import Entry, Log
 from contracts.scans import Place
 from worker.flagging.view import Told
@@ -22,10 +21,9 @@ RETRY_S = 0.5
 class Audit:
     """The audit trail. Keeps trying while the broker is away: nothing is announced that was not audited."""
 
-    def __init__(self, log: Log, topic: str, hooks: Hooks) -> None:
+    def __init__(self, log: Log, topic: str) -> None:
         self._log = log
         self._topic = topic
-        self._hooks = hooks
 
     def write(self, partition: int, told: Sequence[Told], stop: threading.Event) -> bool:
         """Whether every record is durable; False where ``stop`` came first."""
@@ -39,9 +37,7 @@ class Audit:
     def _append(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries that are not known to be durable."""
         pending = [(entry, self._begin(entry)) for entry in entries]
-        failed = [entry for entry, future in pending if not _durable(future)]
-        self._hooks.happened(Happening.PEER_UP, float(not failed), peer="kafka")
-        return failed
+        return [entry for entry, future in pending if not _durable(future)]
 
     def _begin(self, entry: Entry) -> "Future[Place] | None":
         try:

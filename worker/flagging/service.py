@@ -13,12 +13,16 @@ from contextlib import contextmanager, suppress
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.names import BEAT_S
+from contracts.ports import Log
 from worker.flagging.kafka_in import EventsIn
 from worker.flagging.owner_out import Owner
 from worker.flagging.redis_out import Outcome, RedisView
 
 TAKE_AGAIN_S = 0.5  # between tries while the store is away
 YIELD_S = 3.0  # after another owner refused us: long enough for the group to tell who owns the partition
+COMMIT_AGAIN_S = 2.0  # after a commit that failed
+START_GRACE_S = 20.0  # longest wait, before it is called ready, for partitions that may all be with other workers
+DRAIN_S = 5.0  # for appends of timers that are in flight at the end
 REOPEN_S = 1.0  # between tries while the broker is away
 TICK_S = 0.2  # how late a timer may be; every open study is looked at
 COMMIT_S = 0.5  # a crash and an emptied store at once can announce again what came within that time
@@ -34,26 +38,27 @@ class FlaggingService:
         source: EventsIn,
         store: RedisView,
         make_owner: Callable[[int], Owner],
-        close: Callable[[], None],
+        log: Log,
         hooks: Hooks,
         clock: Callable[[], float],
     ) -> None:
         self._source = source
         self._store = store
         self._make_owner = make_owner
-        self._close = close
+        self._log = log
         self._hooks = hooks
         self._clock = clock
         self._owners: dict[int, Owner] = {}
         self._take_at: dict[int, float] = {}
         self._committed: dict[int, int] = {}
         self._beat_at = self._commit_at = self._tick_at = self._store_at = 0.0
-        self._peers = {"kafka": "unknown", "redis": "unknown"}
-        self._running = False
+        self._redis = "unknown"
+        self._running = self._complete = False
+        self._patient_until = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``; then the watermark is committed and the group left."""
-        self._running = True
+        self._running, self._patient_until = True, self._clock() + START_GRACE_S
         try:
             while not stop.is_set():
                 with self._broker(stop):
@@ -64,15 +69,18 @@ class FlaggingService:
             self._running = False
             self._source.reopen()
             self._store.close()
-            self._close()
+            self._log.close(DRAIN_S)
 
     def ready(self) -> bool:
-        """Whether the loop runs; peers that are away are waited for."""
-        return self._running
+        """Whether the loop runs and its partitions' views were complete once, or did not become so in time.
+
+        Peers that are away are waited for, and do not make it unready again (design decision 13).
+        """
+        return self._running and (self._complete or self._clock() >= self._patient_until)
 
     def peers(self) -> Mapping[str, str]:
         """Broker and store."""
-        return dict(self._peers)
+        return {"kafka": "up" if self._log.up() else "away", "redis": self._redis}
 
     def addresses(self) -> Mapping[str, str]:
         """It listens on nothing."""
@@ -87,12 +95,12 @@ class FlaggingService:
                 self._guarded(self._owners[number], lambda owner, raws=raws: owner.apply(raws, stop))  # type: ignore[misc]
         for owner in self._owners.values():
             self._look(owner)
+        self._complete |= bool(self._owners) and all(owner.ready for owner in self._owners.values())
         self._now_and_then()
 
     def _reconcile(self) -> None:
         """Whatever the group says is ours has an owner, and nothing else has; what it gave anew is taken anew."""
         assigned = self._source.assigned()
-        self._peer("kafka", up=True)
         for number in set(self._owners) - assigned:
             del self._owners[number]
             self._committed.pop(number, None)
@@ -129,11 +137,11 @@ class FlaggingService:
         """A step that needs the store: at the first doubt the partition is held and taken again later."""
         try:
             outcome = step(owner)
-            self._peer("redis", up=True)
+            self._store_up(up=True)
         except PeerError as problem:
             if problem.peer != "redis":
                 raise
-            self._peer("redis", up=False)
+            self._store_up(up=False)
             outcome = Outcome.OK
             self._store_at = self._clock() + TAKE_AGAIN_S
             self._give_up(owner, TAKE_AGAIN_S)
@@ -188,21 +196,24 @@ class FlaggingService:
             for number, owner in self._owners.items()
             if owner.taken and owner.announced != self._committed.get(number)
         }
-        if moved:
+        if not moved:
+            return
+        try:
             self._source.announce(moved)
             self._committed.update(moved)
+        except PeerError:  # a group that is moving, or a broker that is away: the watermark can wait
+            self._commit_at = self._clock() + COMMIT_AGAIN_S
 
-    def _peer(self, peer: str, *, up: bool) -> None:
-        self._peers[peer] = "up" if up else "away"
-        self._hooks.happened(Happening.PEER_UP, float(up), peer=peer)
+    def _store_up(self, *, up: bool) -> None:
+        self._redis = "up" if up else "away"
+        self._hooks.happened(Happening.PEER_UP, float(up), peer="redis")
 
     @contextmanager
     def _broker(self, stop: threading.Event) -> Iterator[None]:
         """A broker that fails us costs the consumer: partitions are taken anew with the next one."""
         try:
             yield
-        except PeerError as problem:
-            self._peer(problem.peer, up=False)
+        except PeerError:
             self._owners.clear()
             self._committed.clear()
             self._source.reopen()

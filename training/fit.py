@@ -75,7 +75,7 @@ def fit(
 ) -> Trunk:
     """Train until the epochs or the budget are used up; return the network with averaged weights.
 
-    `clock` gives monotonic seconds. The learning rate falls along a half cosine over whichever ends first.
+    `clock` gives seconds that only grow. The learning rate falls along a half cosine over whichever ends first.
     """
     while progress.epoch < settings.epochs and progress.spent_s < settings.budget_s:
         began = clock()

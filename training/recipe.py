@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-GENERATOR_VERSION = 1  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
+GENERATOR_VERSION = 2  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class FitSettings:
     learning_rate: float
     weight_decay: float
     widths: tuple[int, ...]
-    budget_s: float  # wall clock; the schedule ends early, at its lowest rate, rather than exceed it
+    # Processor time, so that a busy machine trains the same network; the schedule ends early, at its lowest rate,
+    # rather than exceed it.
+    budget_s: float
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Run:
                 progress,
                 table,
                 self.recipe.fit,
-                time.monotonic,
+                time.process_time,
                 kept,
                 lambda at, of, _loss: bars.update(steps, completed=at, total=of),
             )

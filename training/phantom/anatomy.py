@@ -65,8 +65,8 @@ def paint_head(plan: HeadPlan, space: Space) -> Field:
     _paint_base(plan, space, picture)
     _paint_skull(plan, space, skull_mm, picture)
     _paint_cavities(space, picture)
-    inside = filled(-space.depth + 0.6 * space.fine[0] * (space.depth < 4))
-    blend(picture, inside, _brain_hu(plan, space))
+    inside = filled(-space.depth + 0.6 * space.fine[0] * (space.depth < 4), plan.shape.table_edge_mm)
+    blend(picture, inside, _brain_hu(plan, space) + _bright_rim(plan, space))
     _paint_coverings(plan, space, inside, picture)
     _paint_spots(plan.spots, space, inside, picture)
     _paint_holder(plan, space, picture)
@@ -79,8 +79,16 @@ def csf_fraction(plan: HeadPlan, space: Space) -> Field:
     near_surface = np.exp(-np.maximum(space.depth, 0) / 18).astype(np.float32)
     shift = plan.shape.sulcus_shift * near_surface + 0.13 * space.fine[1] * near_surface
     tissue = np.clip((tissue - 0.5 - shift) * 1.6 + 0.5, 0, 1)
+    reaching = np.clip((6.5 - space.depth) / 3, 0, 1) * np.clip(0.8 + 0.5 * space.coarse[0], 0, 1)
+    tissue = np.maximum(tissue, plan.shape.filled_rim * reaching)
     ventricle = filled(space.ventricle - plan.shape.ventricle_growth_mm)
     return np.maximum(1 - tissue, ventricle)
+
+
+def _bright_rim(plan: HeadPlan, space: Space) -> Field:
+    """Partial volume of a sloping vault, and dura: the commonest thing taken for a thin subdural."""
+    near = np.exp(-np.maximum(space.depth, 0) / plan.shape.rim_mm)
+    return np.asarray(plan.shape.rim_hu * near * np.clip(0.6 + 0.7 * space.coarse[1], 0, 1.6), np.float32)
 
 
 def _brain_hu(plan: HeadPlan, space: Space) -> Field:

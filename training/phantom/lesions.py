@@ -94,7 +94,7 @@ def _draw(rng: Generator, kind: str, difficulty: tuple[float, float]) -> Lesion:
 def _radius(rng: Generator, kind: str, hard: float) -> Point:
     """Semi-axes; for extra-axial blood (thickness, reach along the skull, reach in z)."""
     if kind in ("subdural", "falcine_subdural"):
-        return (rng.uniform(5, 15) - 3.5 * hard, rng.uniform(30, 75), rng.uniform(22, 60))
+        return (rng.uniform(6, 16) - 3.0 * hard, rng.uniform(30, 75), rng.uniform(22, 60))
     if kind == "epidural":
         return (rng.uniform(12, 30) - 8 * hard, rng.uniform(26, 44) - 6 * hard, 0.0)
     size = {"subarachnoid": (22, 48), "convexity_subarachnoid": (12, 24), "contusions": (4, 9)}.get(kind, (9, 27))

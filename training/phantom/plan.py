@@ -45,6 +45,10 @@ class Shape:
     ventricle_growth_mm: float
     falx_mm: float
     tentorium_mm: float
+    filled_rim: float  # 0…1, how far brain fills the subarachnoid space up to the inner table: 1 in the young
+    table_edge_mm: float  # width of the border of brain and bone: wide where the vault slopes through a slab
+    rim_hu: float  # brightness added just inside the inner table: partial volume, dura
+    rim_mm: float
     centre_mm: tuple[float, float]  # the patient's centre in the field of view (column, row)
 
 
@@ -118,6 +122,10 @@ def _shape(rng: Generator) -> Shape:
         ventricle_growth_mm=rng.choice([rng.uniform(-1.5, 1.0), rng.uniform(0.5, 5.5)]),
         falx_mm=rng.uniform(0.8, 2.4),
         tentorium_mm=rng.uniform(0.8, 2.6),
+        filled_rim=float(np.clip(rng.uniform(-0.3, 1.3), 0, 1)),
+        table_edge_mm=rng.uniform(1.0, 4.5),
+        rim_hu=rng.uniform(0, 80) * (rng.random() < 0.75),
+        rim_mm=rng.uniform(0.7, 2.4),
         centre_mm=(rng.normal(0, 7), rng.normal(0, 9)),
     )
 

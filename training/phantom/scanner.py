@@ -23,6 +23,7 @@ class Scanner:
     sharpen: float  # unsharp share: edge-enhancing kernels overshoot at the inner table
     noise_hu: float
     grain_mm: float
+    cupping_mm: float
     cupping_hu: float  # bright rim inside the skull that beam-hardening correction leaves
     shading_hu: float
     streak_hu: float
@@ -62,9 +63,10 @@ def plan_scanner(seed: int, families: tuple[str, ...] = TRAIN_FAMILIES) -> Scann
         sharpen=rng.uniform(*p.sharpen),
         noise_hu=rng.uniform(*p.noise_hu),
         grain_mm=rng.uniform(0.3, 1.1),
-        cupping_hu=rng.uniform(-2, 14) * (rng.random() < 0.7),
+        cupping_mm=rng.uniform(2.5, 12),
+        cupping_hu=rng.uniform(-3, 22) * (rng.random() < 0.7),
         shading_hu=rng.uniform(0, 5),
-        streak_hu=rng.uniform(2, 14) if rng.random() < 0.4 else 0.0,
+        streak_hu=rng.uniform(1.5, 9) if rng.random() < 0.35 else 0.0,
         motion_mm=rng.uniform(1, 4) if rng.random() < 0.08 else 0.0,
     )
 
@@ -72,7 +74,7 @@ def plan_scanner(seed: int, families: tuple[str, ...] = TRAIN_FAMILIES) -> Scann
 def scan(scanner: Scanner, clean: Field, depth: Field, pitch_mm: float, seed: int, *, noisy: bool = True) -> Field:
     """`clean` slabs as this scanner would deliver them; `depth` is mm inside the inner table."""
     rng = np.random.default_rng([seed, 6])
-    image = clean + scanner.cupping_hu * np.exp(-np.maximum(depth, 0) / 5) * (depth > -1)
+    image = clean + scanner.cupping_hu * np.exp(-np.maximum(depth, 0) / scanner.cupping_mm) * (depth > -1)
     image = _kernel(scanner, image, pitch_mm)
     if scanner.motion_mm:
         image = _moved(rng, image, scanner.motion_mm / pitch_mm)
@@ -119,9 +121,10 @@ def _streaks(rng: Generator, clean: Field, scanner: Scanner) -> Field:
     row, column = np.mgrid[:height, :width].astype(np.float32)
     streaks = np.zeros_like(clean)
     for _ in range(2):
-        y, x = height * rng.uniform(0.35, 0.65), width * rng.uniform(0.25, 0.75)
+        y, x = height * rng.uniform(0.1, 0.9), width * rng.uniform(0.1, 0.9)
         angle = np.arctan2(row - y, column - x)
-        rays = np.interp(angle, np.linspace(-np.pi, np.pi, 90), rng.normal(0, 1, 90))
+        nodes = int(rng.integers(16, 200))
+        rays = np.interp(angle, np.linspace(-np.pi, np.pi, nodes), rng.normal(0, 1, nodes) * rng.random(nodes))
         streaks += rays / (1 + np.hypot(row - y, column - x) / 60)
     strength = scanner.streak_hu * np.clip(bone / 0.08, 0.2, 1.5)
     return np.asarray(strength[:, None, None] * streaks, np.float32)

@@ -49,6 +49,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
         custody=custody,
         reader=_reader(settings, hooks, log, custody, triton),
         server=triton,
+        log=log,
         settling=Settling(tools, hooks, time.monotonic, time.time),
         decoding=decoding,
         workers=settings.scoring.in_flight_images,

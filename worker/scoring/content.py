@@ -28,7 +28,7 @@ class HeadLimits:
 
     skull_radius_mm: tuple[float, float] = (18.0, 125.0)  # from near the vertex to the longest adult head
     scalp_mm: float = 30.0  # skin to skull, swelling and hair wraps included
-    ringed: float = 0.55  # of the rays end in skull within those two; face and mouth slices fall below
+    ringed: float = 0.5  # of the rays end in skull within those two; face and mouth slices fall below
     brain: float = 0.45  # of the inside has the density of brain
 
 

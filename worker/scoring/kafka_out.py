@@ -2,7 +2,6 @@
 
 from concurrent.futures import Future
 
-from contracts.errors import PeerRefused
 from contracts.events import NotAnalysed, Scored, encode
 from contracts.names import Topics, partition_of
 from contracts.ports import Entry, Log
@@ -42,8 +41,3 @@ def _letter(topic: str, record: Fetched, reason: Reason, detail: str, value: byt
     kept = tuple((name, content) for name, content in record.headers if name not in LETTER_HEADERS)
     told = (("reason", reason.value.encode()), ("detail", detail.encode()[:_DETAIL_BYTES]), ("place", place.encode()))
     return Entry(topic, record.place.partition, record.key, value, (*kept, *told))
-
-
-def too_large(problem: Exception) -> bool:
-    """Whether the log refuses the record for good."""
-    return isinstance(problem, PeerRefused)

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from contracts.ports import Log
 from worker.scoring.custody import Custody, Fetched
 from worker.scoring.settling import Settling
 
 _TURN_S = 0.2  # how often an idle worker looks whether it should stop
 _PEER_WATCH_S = 2.0  # between two looks at the inference server, for the probes
+_LOG_CLOSE_S = 2.0  # nothing that counts is in flight then: what was not acknowledged is not settled
 _JOIN_S = 3.0  # a worker that is told to give up does so within a pause
 
 
@@ -43,6 +45,7 @@ class Ports:
     custody: Custody
     reader: Reader
     server: Server
+    log: Log
     settling: Settling
     decoding: threading.Semaphore
     workers: int
@@ -71,6 +74,7 @@ class ScoringService:
             for thread in threads:
                 thread.join(_JOIN_S)
             self._ports.server.close()
+            self._ports.log.close(_LOG_CLOSE_S)
 
     def ready(self) -> bool:
         """The reader's loop turns: scans are taken as soon as the peers are there (design decision 13)."""

@@ -135,7 +135,7 @@ class TritonCall:
         return True
 
     def up(self) -> bool:
-        """Whether the server and its models are ready; asked of the server, and told by PEER_UP."""
+        """Whether the server is ready (with strict readiness: its models too); asks it, and tells PEER_UP."""
         try:
             ready = bool(self._client.is_server_ready(client_timeout=_ASK_S))
         except InferenceServerException:

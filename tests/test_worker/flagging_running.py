@@ -21,7 +21,7 @@ from contracts.errors import PeerError
 from contracts.events import StudyEvent
 from contracts.hooks import Happening, Silent
 from contracts.names import RedisKeys, Topics, partition_of
-from contracts.ports import Entry
+from contracts.ports import Entry, Service
 from contracts.settings import FlaggingSettings, KafkaSettings, ProbeSettings, RedisSettings, Settings
 from contracts.worklist import HistoryEntry, StoredImage, WorklistItem
 from launch.clients.kafka_call import KafkaLog, make_consumer
@@ -64,6 +64,7 @@ class Site:
     client: Any
     keys: RedisKeys
     hooks: Counting = field(default_factory=Counting)
+    service: Service | None = None  # the one that runs in a thread
 
     def append(self, *some: StudyEvent) -> int:
         """Puts events on the topic, each durable before the next; the last one's offset."""
@@ -147,6 +148,7 @@ class Site:
     def running(self) -> Iterator[threading.Thread]:
         """Flagging in a thread, as ``launch`` runs it; stopped and drained at the end."""
         (service,) = build(self.settings, self.hooks)
+        self.service = service
         stop, failure = threading.Event(), []
 
         def run() -> None:

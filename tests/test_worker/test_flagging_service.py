@@ -288,6 +288,17 @@ def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: S
     assert here.state(B) == ("flagged", False)
 
 
+def test_it_is_ready_once_its_view_is_complete_and_says_how_its_peers_are(embedded: Site) -> None:
+    """Not before it has partitions and has read them; then broker and store are up."""
+    with embedded.running():
+        assert embedded.service is not None
+        assert not embedded.service.ready()
+        wait_until(embedded.service.ready, "ready", wait_s=18.0)  # below the grace that would call it ready anyway
+        assert embedded.ready()
+        assert embedded.service.peers() == {"kafka": "up", "redis": "up"}
+    assert not embedded.service.ready()
+
+
 @pytest.mark.kafka
 def test_a_broker_that_is_killed_and_returns_is_waited_for(
     redis_server: RedisServer, topic_prefix: str, tmp_path: Path

@@ -29,6 +29,9 @@ from launch.clients.line_call import RECORD_OVERHEAD_BYTES
 
 FETCH_BYTES = 16 * 1024**2  # per partition and request; more only delays the other partitions
 HEARTBEATS_PER_SESSION = 6  # 1 s heartbeats in a session of 6 s: several may be lost
+# A topic made a moment ago may be unknown to the broker that answers when a group is formed; the group then gets no
+# partitions until the next look, which kafka-python would take after five minutes.
+METADATA_AGE_MS = 5_000
 BRIEF: dict[str, Any] = {  # for consumers that live for one question
     "client_id": "triage-brief",
     "max_partition_fetch_bytes": 1,  # a broker gives one whole batch all the same
@@ -50,6 +53,7 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
         "auto_offset_reset": "earliest",
         "max_partition_fetch_bytes": max(FETCH_BYTES, settings.max_record_bytes + RECORD_OVERHEAD_BYTES),
         "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+        "metadata_max_age_ms": METADATA_AGE_MS,
         "session_timeout_ms": session_ms,
         "heartbeat_interval_ms": max(1, session_ms // HEARTBEATS_PER_SESSION),
         "partition_assignment_strategy": [assignor],

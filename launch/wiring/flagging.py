@@ -26,10 +26,6 @@ from worker.flagging.redis_out import RedisView
 from worker.flagging.service import FlaggingService
 from worker.flagging.timers_in import Timers
 
-# A topic made a moment ago may be unknown to the broker that answers when the group is formed; the group then gets no
-# partitions until the next look, which kafka-python would take after five minutes.
-METADATA_AGE_MS = 5_000
-
 
 def build(settings: Settings, hooks: Hooks) -> list[Service]:
     """One service. Raises SettingsError."""
@@ -48,7 +44,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
 def _consumer(settings: Settings, hooks: Hooks) -> Any:
     ensure_topics(settings.kafka, hooks)
     group = group_of(settings.kafka, FLAGGING_GROUP)
-    return make_consumer(settings.kafka, group=group, metadata_max_age_ms=METADATA_AGE_MS)
+    return make_consumer(settings.kafka, group=group)
 
 
 class _Stuck:

@@ -69,7 +69,7 @@ def _suitable(atlas: Atlas, kind: str, seed: int) -> tuple[Slices, int]:
 def _rendered(atlas: Atlas, seed: int, lesions: Any) -> Slices:
     scanner = replace(plan_scanner(seed, ("soft",)), slab_mm=SPACING_MM, streak_hu=0.0, motion_mm=0.0)
     plan = plan_head(seed)
-    plan = replace(plan, shape=replace(plan.shape, tilt_deg=plan.shape.tilt_deg / 2))
+    plan = replace(plan, craniotomy=None, shape=replace(plan.shape, tilt_deg=plan.shape.tilt_deg / 2))
     centres = LOWEST_MM + SPACING_MM * np.arange(SLICES)
     return render(atlas, plan, lesions, scanner, centres.tolist(), shape=SHAPE, pitch_mm=PITCH_MM, noisy=False)
 

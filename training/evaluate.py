@@ -26,6 +26,10 @@ from training.measure import (
 from training.phantom.render import LABELS
 from training.slices_out import SliceTable
 
+# No slice counts as positive under 0.3: a calibrated probability that low is no ground to overtake others, and where a
+# kind is rare its false-alarm quantile lies in the noise. None lies so high that it could not be reached.
+THRESHOLDS = (0.3, 0.95)
+NEIGHBOURS = 2  # slices in a row that must agree before a study is flagged, as flagging asks by default
 LABEL_SHARE = 0.02  # each single label may be raised on this share of lesion-free validation slices
 
 
@@ -47,7 +51,7 @@ def calibrate(logits: NDArray[np.float64], labels: NDArray[np.float32], false_al
         scale, offset = calibration(logits[asked, nth], labels[asked, nth] == 1)
         probability = 1 / (1 + np.exp(-(logits[:, nth] * scale + offset)))
         share = false_alarm_share if label == "any" else LABEL_SHARE
-        thresholds[label] = min(round(threshold_at(probability[free], share), 4), 0.95)
+        thresholds[label] = round(float(np.clip(threshold_at(probability[free], share), *THRESHOLDS)), 4)
         scales.append(scale)
         offsets.append(offset)
     return Calibrated(tuple(scales), tuple(offsets), thresholds)
@@ -88,6 +92,30 @@ def judge(
         "dice_of_lesion_slices": _mean_dice(table, masks),
         "recall_by_area": _recall(table, asked, flagged),
     }
+
+
+def judge_series(table: SliceTable, probabilities: NDArray[np.float64], thresholds: dict[str, float]) -> dict[str, Any]:
+    """Whole studies, flagged where NEIGHBOURS slices in a row reach a label's threshold. Slices are in order."""
+    limits = np.array([thresholds[label] for label in LABELS])
+    heads = list(dict.fromkeys(table.head.tolist()))
+    flagged, sick = [], []
+    for head in heads:
+        rows = table.head == head
+        flagged.append(in_a_row(probabilities[rows] >= limits, NEIGHBOURS))
+        sick.append(bool((table.labels[rows, 0] == 1).sum() >= NEIGHBOURS))
+    found, truth = np.array(flagged), np.array(sick)
+    return {
+        "studies": len(heads),
+        "with_lesion": int(truth.sum()),
+        "flagged_with_lesion": int((found & truth).sum()),
+        "flagged_without": int((found & ~truth).sum()),
+    }
+
+
+def in_a_row(positive: NDArray[np.bool_], count: int) -> bool:
+    """Whether any label (column) is positive on `count` slices (rows) in a row."""
+    runs = np.lib.stride_tricks.sliding_window_view(positive, count, axis=0)
+    return bool(runs.all(-1).any())
 
 
 def _told(estimate: Estimate) -> list[float]:

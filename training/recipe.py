@@ -22,11 +22,13 @@ class SliceSet:
     difficulty: tuple[float, float]
     held_out_lesions: bool = False
     held_out_scanner: bool = False
+    series: bool = False  # neighbouring slices from below upwards, as a scanner sends them, instead of scattered ones
 
     @property
     def key(self) -> str:
         """Names the cache folder: another recipe or generator never reads these slices."""
-        told = json.dumps([GENERATOR_VERSION, asdict(self)], sort_keys=True)
+        drawn = {name: value for name, value in asdict(self).items() if name != "series" or value}
+        told = json.dumps([GENERATOR_VERSION, drawn], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -50,7 +52,7 @@ class Recipe:
     """Everything `triage train` needs."""
 
     name: str
-    false_alarm_share: float  # of bleed-free validation slices, at which every threshold is set
+    false_alarm_share: float  # of bleed-free validation slices, at which the threshold of `any` is set
     sets: dict[str, SliceSet]
     fit: FitSettings
 

@@ -33,6 +33,7 @@ def markdown(figures: dict[str, Any]) -> str:
     ):
         if name in figures["synthetic"]:
             lines += _set_lines(title, figures["synthetic"][name])
+    lines += _series_lines(figures.get("series"))
     lines += _real_lines(figures.get("real", {}))
     lines += ["", "![ROC](head_ct_lesion_roc.png)", "", "![Slices](head_ct_lesion_slices.png)", ""]
     return "\n".join(lines)
@@ -86,14 +87,24 @@ def _interval(three: list[float]) -> str:
     return f"{three[0]:.3f} ({three[1]:.3f}–{three[2]:.3f})"
 
 
+def _series_lines(s: dict[str, Any] | None) -> list[str]:
+    if s is None:
+        return []
+    found = f"{s['flagged_with_lesion']} of {s['with_lesion']} with a lesion"
+    false = f"{s['flagged_without']} of {s['studies'] - s['with_lesion']} without"
+    rule = "neighbouring 5 mm slices, flagged where two in a row reach a label's threshold"
+    return ["### Whole studies, unseen seeds", "", f"{s['studies']} studies of {rule}: {found}, {false}.", ""]
+
+
 def _real_lines(real: dict[str, Any]) -> list[str]:
     lines = ["## Tier R: real scans without a bleed, false alarms", ""]
     if not real:
         return [*lines, "No real scan was given (`--real-dicom`, `--real-png`): not measured."]
     lines += [
-        "| scan | slices | network: flagged | two neighbours flagged | highest probability |",
-        "|---|---|---|---|---|",
+        "| scan | slices | *any* raised | any label raised | two in a row | highest *any* |",
+        "|---|---|---|---|---|---|",
     ]
     for name, r in real.items():
-        lines.append(f"| {name} | {r['slices']} | {r['flagged']} | {r['pairs']} | {r['highest']:.3f} |")
+        row = "yes" if r["study_flagged"] else "no"
+        lines.append(f"| {name} | {r['slices']} | {r['flagged']} | {r['any_label']} | {row} | {r['highest']:.3f} |")
     return [*lines, "", "Tier L (real, labelled): none at hand."]

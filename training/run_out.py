@@ -20,12 +20,13 @@ from rich.progress import Progress as Bars
 
 from training import demo_out
 from training.baseline import blood_areas_mm2
-from training.evaluate import calibrate, choose_blood_hu, judge
+from training.evaluate import NEIGHBOURS, calibrate, choose_blood_hu, in_a_row, judge, judge_series
 from training.export_out import export, parameters_of, write_parameters
 from training.fit import Progress, fit, plain_grid, start
 from training.network import Served
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
+from training.phantom.render import LABELS
 from training.pictures import roc_picture, sheet, tile
 from training.real_in import read_dicom_folder, read_png_folder
 from training.recipe import Recipe
@@ -139,6 +140,9 @@ class Run:
             curves[f"{name}: HU threshold"] = (truth, area)
             if name == "hard":
                 self._draw_sheet(table, probabilities[:, 0], masks)
+        if "series" in self.recipe.sets:
+            table = self.table("series")
+            figures["series"] = judge_series(table, score_table(model, table)[0], thresholds)
         figures["real"] = _false_alarms(model, real_dicom, real_png)
         self._write(figures, curves)
         return figures
@@ -208,16 +212,17 @@ def _false_alarms(model: OnnxModel, real_dicom: Path | None, real_png: Path | No
 def _alarms(model: OnnxModel, images: list[tuple[Any, float]]) -> dict[str, Any]:
     scores = np.array(
         [
-            model(np.clip(hu, -1024, 3071)[None].astype(np.float16), np.full((1, 2), pitch, np.float32))[0][0, 0]
+            model(np.clip(hu, -1024, 3071)[None].astype(np.float16), np.full((1, 2), pitch, np.float32))[0][0]
             for hu, pitch in images
         ]
     )
-    flagged = scores >= model.threshold("any")
+    positive = scores >= np.array([model.threshold(label) for label in LABELS])
     return {
         "slices": len(images),
-        "flagged": int(flagged.sum()),
-        "pairs": int((flagged[1:] & flagged[:-1]).sum()),
-        "highest": float(scores.max()),
+        "flagged": int(positive[:, 0].sum()),
+        "any_label": int(positive.any(1).sum()),
+        "study_flagged": in_a_row(positive, NEIGHBOURS),
+        "highest": float(scores[:, 0].max()),
     }
 
 

@@ -18,6 +18,7 @@ from training.recipe import SliceSet
 
 SLICE_SHAPE = (208, 208)
 PITCH_MM = (1.02, 1.22)  # fields of view of 212 to 254 mm
+SERIES_FROM_MM, SERIES_SPACING_MM = -56.0, 5.0  # a routine head CT from the foramen magnum to the vertex
 IN_LESION_SHARE = 0.6  # of a bleeding head's slices lie in the bleed, the rest anywhere
 
 
@@ -66,7 +67,9 @@ def draw_head(wanted: SliceSet, seed: int, atlas: Atlas) -> dict[str, NDArray[np
     lesions = plan_lesions(seed, wanted.difficulty, kinds) if bleeds else ()
     scanner = plan_scanner(seed, (HELD_OUT_FAMILY,) if wanted.held_out_scanner else TRAIN_FAMILIES)
     centres = rng.uniform(BELOW_MM, ABOVE_MM, wanted.slices_per_head)
-    if lesions:
+    if wanted.series:
+        centres = SERIES_FROM_MM + rng.uniform(-4, 4) + SERIES_SPACING_MM * np.arange(wanted.slices_per_head)
+    elif lesions:
         inside = rng.random(wanted.slices_per_head) < IN_LESION_SHARE
         centres = np.where(inside, rng.uniform(*bleed_extent(lesions), wanted.slices_per_head), centres)
     pitch_mm = float(rng.uniform(*PITCH_MM))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.baseline import blood_area_mm2
-from training.evaluate import calibrate
+from training.evaluate import calibrate, in_a_row
 from training.measure import auc, by_head, calibration_error, dice, threshold_at
 from training.recipe import read_recipe
 
@@ -93,3 +93,20 @@ def test_a_recipe_that_is_not_understood_is_refused_with_a_sentence(damage: str)
     """A wrong recipe stops the run before anything is drawn."""
     with pytest.raises(ValueError, match="not understood"):
         read_recipe(damage)
+
+
+def test_a_study_is_flagged_only_by_neighbours_of_one_label() -> None:
+    """Two slices in a row of one label flag; two labels on two slices, or a gap between, do not."""
+    apart = np.array([[True, False], [False, True], [True, False], [False, False]])
+    joined = np.array([[False, False], [True, False], [True, False], [False, True]])
+    assert not in_a_row(apart, 2)
+    assert in_a_row(joined, 2)
+
+
+def test_no_threshold_lies_below_a_probability_worth_overtaking_for() -> None:
+    """A kind that hardly occurs on validation still needs 0.3."""
+    rng = np.random.default_rng(3)
+    labels = np.zeros((400, 6), np.float32)
+    labels[:40] = 1
+    logits = np.where(labels == 1, 5.0, -8.0) + rng.normal(0, 0.5, (400, 6))
+    assert all(0.3 <= value <= 0.95 for value in calibrate(logits, labels, 0.05).thresholds.values())

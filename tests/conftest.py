@@ -4,6 +4,7 @@ A missing server fails in CI (``CI=true``) and skips elsewhere, with the reason.
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,3 +125,13 @@ def triton(triton_of: Callable[[Path], TritonServer]) -> TritonServer:
     if not (repository / SERVED_MODEL / "configs" / "cpu.pbtxt").is_file():
         missing(f"the model repository holds no {SERVED_MODEL} for the CPU yet")
     return triton_of(repository)
+
+
+@pytest.fixture(autouse=True)
+def _denormals_as_found() -> Iterator[None]:
+    """Networks run with denormals flushed, which torch and ONNX Runtime set for the whole thread and leave so."""
+    yield
+    if {"torch", "onnxruntime"} & set(sys.modules):
+        import torch
+
+        torch.set_flush_denormal(False)

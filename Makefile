@@ -1,6 +1,6 @@
 # Every target sets up what it needs, says so, and skips what is already there.
 .DEFAULT_GOAL := help
-.PHONY: help demo local test test-fast lint format bench train lock clean
+.PHONY: help demo local test test-fast lint format bench train pictures lock clean
 SHELL := /bin/bash
 RUN  := .venv
 TEST := .venv-test
@@ -45,6 +45,10 @@ bench: ## measure, as ratios in one run; results go to bench/results/
 train: ## make the default model again from its seed: phantoms, fit, evaluate, export
 	@.make/env.sh $(TEST) requirements/test.txt
 	@$(TEST)/bin/triage train --config training/configs/head_ct_lesion.toml $(ARGS)
+
+pictures: ## draw the README's picture of the demo again (needs tmux)
+	@.make/env.sh $(RUN) requirements/local.txt
+	@.make/pictures.sh
 
 USES := producer worker worklist local train
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --group build

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SMALLEST_TOLD_ML = 0.1  # what one digit after the point can tell
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -93,6 +94,13 @@ class Finding(Frozen):
     probability: Probability
     volume_ml: Annotated[float, Field(ge=0.0)]
     sop_instance_uids: tuple[str, ...]
+
+
+def volume_words(volume_ml: float) -> str:
+    """A volume for a person's eyes: a segmentation that marked nothing has no size, not the size zero."""
+    if volume_ml == 0.0:
+        return "size unknown"
+    return f"{volume_ml:.1f} ml" if volume_ml >= SMALLEST_TOLD_ML else f"< {SMALLEST_TOLD_ML} ml"
 
 
 class Patient(Frozen):

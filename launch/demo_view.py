@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from contracts.findings import volume_words
 from contracts.worklist import NOTICE
 from launch.demo_board import FLAGGED, Board, Progress
 
@@ -159,4 +160,6 @@ def _row(study: Progress) -> tuple[str | Text, ...]:
 
 
 def _finding(finding: dict[str, Any]) -> str:
-    return f"{str(finding['name']).replace('_', ' ')} {finding['probability']:.2f} ({finding['volume_ml']:.1f} ml)"
+    return (
+        f"{str(finding['name']).replace('_', ' ')} {finding['probability']:.2f} ({volume_words(finding['volume_ml'])})"
+    )

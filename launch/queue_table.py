@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from contracts.findings import Finding, StudyState, Urgency
+from contracts.findings import Finding, StudyState, Urgency, volume_words
 from contracts.worklist import NOTICE, QueueStatus, WorklistItem
 from worklist.answers import WorklistAnswer
 
@@ -69,7 +69,7 @@ def _state(item: WorklistItem) -> Text:
 
 
 def _findings(findings: tuple[Finding, ...]) -> str:
-    words = [f"{one.name.replace('_', ' / ')} {one.volume_ml:.1f} ml" for one in findings[:FINDINGS_MAX]]
+    words = [f"{one.name.replace('_', ' / ')} {volume_words(one.volume_ml)}" for one in findings[:FINDINGS_MAX]]
     return ", ".join([*words, "…"] if len(findings) > FINDINGS_MAX else words)
 
 

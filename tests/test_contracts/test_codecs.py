@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts import events
 from contracts.errors import DecodeError
-from contracts.findings import Label, Measure, Patient
+from contracts.findings import Label, Measure, Patient, volume_words
 from contracts.hooks import Happening
 from contracts.metrics import METRICS, STAGE_IN, STAGE_NOW, STAGE_OUT, STAGE_SECONDS, Kind
 from contracts.names import Lane, RedisKeys, Topics, partition_of
@@ -127,6 +127,11 @@ def test_the_partitioner_never_changes() -> None:
 
 
 PINNED = {"1.2.3": 2, "1.2.840.10008": 19, "2.25.1": 23}
+
+
+def test_a_volume_of_nothing_is_unknown_and_not_zero() -> None:
+    """0.0 ml beside a flag would look like a mistake; a segmentation that marked nothing has no size."""
+    assert [volume_words(v) for v in (0.0, 0.04, 0.1, 13.96)] == ["size unknown", "< 0.1 ml", "0.1 ml", "14.0 ml"]
 
 
 def test_names_share_one_prefix() -> None:

@@ -110,6 +110,23 @@ def test_an_agreed_overall_answer_without_a_kind_is_a_lesion() -> None:
     assert urgency_of(found.values()) is Urgency.CRITICAL
 
 
+def test_a_kind_without_the_overall_answer_is_no_witness() -> None:
+    """ANY is the gate: six labels that each may be wrong must not add up their false alarms."""
+    doubtful = [one(place, any=measure(0.4), intraparenchymal=measure(0.9)) for place in (0.0, 5.0, 10.0)]
+    assert findings(*doubtful) == {}
+    plain = [one(place, any=measure(0.6), intraparenchymal=measure(0.9)) for place in (0.0, 5.0)]
+    assert set(findings(*plain)) == {Label.INTRAPARENCHYMAL}
+
+
+def test_a_finding_of_unknown_size_is_told_after_measured_ones() -> None:
+    """What has a size is looked at first within one urgency class."""
+    kinds = {"subarachnoid": measure(0.9, area_mm2=0.0), "intraparenchymal": measure(0.6)}
+    both = [
+        one(place, subarachnoid=kinds["subarachnoid"], intraparenchymal=kinds["intraparenchymal"]) for place in (0, 5)
+    ]
+    assert list(findings(*both)) == [Label.INTRAPARENCHYMAL, Label.SUBARACHNOID]
+
+
 def test_several_kinds_are_told_most_urgent_first() -> None:
     """A bleed stands before a mass, whatever their probabilities."""
     evidence = Evidence(RULES)

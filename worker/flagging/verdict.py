@@ -7,6 +7,8 @@
   only known when the series is complete and a flag must not come and go while slices arrive. Positives whose area the
   segmentation leaves at zero are of unknown size, not small: ``agree_slices`` of them pass.
 - The worst series counts, label by label; series are never summed, since they show the same head again.
+- The model's overall answer ANY is the gate: its operating point is the one chosen at a stated false-alarm rate. A slice
+  speaks for a kind only if it speaks for ANY; six labels that each may be wrong would add up their false alarms.
 - ANY positive and agreed while no kind is: one finding ``lesion``.
 - A series with fewer slices than ``agree_slices`` cannot agree. When the study closes, and only then, such a series
   speaks for itself if its probability is near certainty (``SURE_SHARE``); until then it only waits for neighbours.
@@ -47,9 +49,9 @@ class Slice:
         return (self.series_instance_uid, self.orientation)
 
     def positive(self, label: Label) -> Positive | None:
-        """The slice as a witness for a label."""
-        measure = self.measures.get(label)
-        if measure is None or not measure.positive:
+        """The slice as a witness for a label; a kind's witness must be one for ANY too, where the model tells it."""
+        measure, overall = self.measures.get(label), self.measures.get(Label.ANY)
+        if measure is None or not measure.positive or (overall is not None and not overall.positive):
             return None
         return Positive(self.sop_instance_uid, self.position_mm, self.thickness_mm, measure)
 
@@ -82,7 +84,7 @@ class Evidence:
             self._rebuild({before.group, one.group})
 
     def findings(self, *, final: bool) -> tuple[Finding, ...]:
-        """The study's findings, most urgent and most probable first. ``final``: the study is closed."""
+        """The study's findings: most urgent, measured, most probable first. ``final``: the study is closed."""
         worst = {label: finding for label in Label if (finding := self._worst(label, final=final))}
         lesion = worst.pop(Label.ANY, None)
         if lesion is not None and not worst:
@@ -105,8 +107,9 @@ class Evidence:
                 self._groups[one.group].add(one)
 
 
-def _reading_order(finding: Finding) -> tuple[int, float, str]:
-    return (_URGENCIES.index(URGENCY_OF[finding.name]), -finding.probability, finding.name)
+def _reading_order(finding: Finding) -> tuple[int, bool, float, str]:
+    urgency = _URGENCIES.index(URGENCY_OF[finding.name])
+    return (urgency, finding.volume_ml == 0.0, -finding.probability, finding.name)
 
 
 class _Group:

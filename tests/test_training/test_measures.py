@@ -15,6 +15,19 @@ from training.recipe import read_recipe
 RECIPE = Path(__file__).parents[2] / "training" / "configs" / "head_ct_lesion.toml"
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=4, max_size=60))
+def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[bool, int]]) -> None:
+    """By definition: a lesion's score above a clean one's counts one, a tie half."""
+    sick = [score for truth, score in pairs if truth]
+    well = [score for truth, score in pairs if not truth]
+    found = auc(np.array([float(t) for t, _ in pairs]), np.array([float(s) for _, s in pairs]))
+    if not sick or not well:
+        assert np.isnan(found)
+        return
+    right = sum((a > b) + 0.5 * (a == b) for a in sick for b in well)
+    assert found == pytest.approx(right / (len(sick) * len(well)))
+
+
 @given(st.lists(st.floats(0, 1), min_size=20, max_size=200), st.sampled_from([0.02, 0.05, 0.1, 0.3]))
 def test_a_threshold_never_lets_more_than_its_share_pass(scores: list[float], share: float) -> None:
     """The false-alarm share on the slices it was set on is kept, ties included."""

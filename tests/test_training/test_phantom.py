@@ -65,7 +65,7 @@ def test_plain_bleed_is_brighter_than_the_brain_it_replaces(atlas: Atlas, kind: 
     lesions = plan_lesions(seed, PLAIN, (kind,))[:1]
     centres = list(np.linspace(*bleed_extent(lesions), 5))
     sick, well = rendered(atlas, seed, lesions, centres), rendered(atlas, seed, (), centres)
-    mask = sick.masks.any(1)
+    mask = sick.masks.any(1) & (well.hu < 100)  # where the twin has brain or fluid, not the vault's partial volume
     assert np.median(sick.hu[mask]) > np.median(well.hu[mask]) + 8
 
 

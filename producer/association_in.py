@@ -20,6 +20,7 @@ from producer.memory import Budget
 
 PDU_SLACK_BYTES = 1024  # some senders forget that the PDV headers count
 READ_BYTES = 256 * 1024
+UNASKED_STATES = ("Sta2", "Sta13")  # PS3.8 9.2.3: awaiting the request; awaiting the end after something else came
 
 
 class Forgotten(BytesIO):
@@ -127,6 +128,17 @@ def guarded_server(budget: Budget, largest_bytes: int, closed: Callable[[], None
             super().__init__(*args, request_handler=Handler, **kwargs)
 
     return Server
+
+
+def leave_place(event: Any) -> None:
+    """EVT_CONN_CLOSE: a peer that hung up before it asked for an association does not keep its place until the timeout.
+
+    pynetdicom's association waits for the request all the same; nothing, in its queue, is what it gets at the timeout.
+    """
+    association = event.assoc
+    unasked = association.requestor.primitive is None and association.dul.to_user_queue.empty()
+    if unasked and association.dul.state_machine.current_state in UNASKED_STATES:
+        association.dul.to_user_queue.put(None)
 
 
 def _guard_socket(assoc: Any) -> None:

@@ -14,7 +14,7 @@ from contracts.errors import Rejected
 from contracts.hooks import Happening, Hooks
 from contracts.reasons import Reason
 from contracts.settings import ProducerSettings
-from producer.association_in import Forgotten, guarded_server
+from producer.association_in import Forgotten, guarded_server, leave_place
 from producer.header import unparsable
 from producer.intake import Door, Received
 from producer.memory import Budget
@@ -72,6 +72,7 @@ class DicomDoor:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_CONN_CLOSE, leave_place),
         ]
 
     def _store(self, event: Any) -> Dataset:

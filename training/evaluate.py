@@ -30,7 +30,7 @@ from training.slices_out import SliceTable
 # kind is rare its false-alarm quantile lies in the noise. None lies so high that it could not be reached.
 THRESHOLDS = (0.3, 0.95)
 NEIGHBOURS = 2  # slices in a row that must agree before a study is flagged, as flagging asks by default
-LABEL_SHARE = 0.02  # each single label may be raised on this share of lesion-free validation slices
+LABEL_SHARE = 0.01  # each single label may be raised on this share of lesion-free validation slices
 
 
 @dataclass(frozen=True)

@@ -77,16 +77,26 @@ class _Environment(EnvSettingsSource):
         text = str(value).strip()
         if field.annotation == tuple[str, ...] and not text.startswith("["):
             return [part.strip() for part in text.split(",") if part.strip()]
-        return super().decode_complex_value(field_name, field, value)
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            several = ", or one variable for each setting" if field_name in Settings.model_fields else ""
+            raise SettingsError(f"{self._place(field_name, value)} must be JSON{several}.") from None
+
+    def _place(self, field_name: str, value: Any) -> str:
+        """The setting as the person wrote it; the library tells the last part of its name."""
+        for dotted in (*names(), *Settings.model_fields):
+            variable = variable_of(dotted)
+            if dotted.split(".")[-1] == field_name and self._given.get(variable) == value:
+                return f"{dotted} ({variable})"
+        return field_name
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         return _Environment(environ)()
-    except SourceError as broken:
-        name = re.search(r'"(\w+)"', str(broken))
-        place = f" {PREFIX}{name.group(1).upper()}" if name else "s of a section"
-        raise SettingsError(f"The variable{place} must be JSON, or one variable for each setting.") from None
+    except SourceError as broken:  # of the library's own making; what is no JSON was told above
+        raise SettingsError(f"The environment cannot be read as settings: {type(broken).__name__}.") from None
 
 
 def _from_file(path: str) -> dict[str, Any]:

@@ -66,15 +66,17 @@ class Parts:
         }
         try:
             self._parser = MultipartParser(boundary, callbacks, max_header_count=16, max_header_size=4096)
-        except FormParserError as problem:
-            raise Malformed(type(problem).__name__) from None
+        except FormParserError:
+            raise Malformed("the announced boundary is too long (RFC 2046 5.1.1: at most 70 characters)") from None
 
     def feed(self, piece: bytes) -> list[Part]:
         """Raises Malformed, or WrongMediaType on a part that is not application/dicom."""
         try:
             self._parser.write(piece)
-        except FormParserError as problem:
-            raise Malformed(type(problem).__name__) from None
+        except FormParserError:
+            raise Malformed(
+                "its parts are not divided by the announced boundary, or their headers are broken"
+            ) from None
         done, self._done = self._done, []
         return done
 

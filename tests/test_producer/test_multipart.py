@@ -120,3 +120,12 @@ def test_what_is_no_body_of_instances_is_refused(content_type: str, error: type[
     """415 for another media type, 400 for a missing boundary."""
     with pytest.raises(error):
         boundary_of(content_type)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "written"), [(b"other", b"--mine\r\n"), (b"x" * 300, b"--x\r\n"), (b"b", b"rubbish")]
+)
+def test_what_is_wrong_with_a_body_is_a_sentence(boundary: bytes, written: bytes) -> None:
+    """No name of a class of ours or of a library: the sender must know what to mend."""
+    with pytest.raises(Malformed, match="boundary"):
+        Parts(boundary, 1000, Budget(1000)).feed(written)

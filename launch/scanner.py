@@ -3,8 +3,10 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contracts.errors import SettingsError, TriageError
-from launch.scanner_in import Image, IsDirectoryRecord, NotSendable, files_under, image_in
+from launch.scanner_in import Image, IsDirectoryRecord, NotSendable, Unreadable, files_under, image_in
 from launch.scanner_out import Outcome, Scanner, Sent, send_images
 
 AeTitle = Annotated[str, typer.Option(help="AE title, at most 16 characters.")]
@@ -40,9 +42,9 @@ def send(  # noqa: PLR0913 — a command's options
     for title in (calling_ae, called_ae):
         check_ae_title(title)
     scanner = Scanner(host, port, calling_ae, called_ae, rate, associations, stat, retry_s)
-    images, skipped = _found(paths)
-    answers = _with_progress(images, scanner)
-    summary = summary_of(answers, skipped)
+    found = found_in(paths)
+    answers = _with_progress(found.images, scanner)
+    summary = summary_of(answers, found.not_sendable, found.left_out)
     print(json.dumps(summary) if as_json else sentence_of(summary))
     raise typer.Exit(int(not all_well(summary)))
 
@@ -61,20 +63,32 @@ def check_ae_title(title: str) -> None:
         raise SettingsError("An AE title has 1 to 16 printable ASCII characters without a backslash.")
 
 
-def _found(paths: Sequence[Path]) -> tuple[list[Image], dict[str, str]]:
-    """What can be sent, and why the rest cannot. A named path that cannot be sent is a fault, a bystander is not."""
-    images, skipped = [], {}
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What can be sent; what should have been and cannot, with the reason; what lay beside it in a folder."""
+
+    images: list[Image] = field(default_factory=list)
+    not_sendable: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def found_in(paths: Sequence[Path]) -> Found:
+    """A named path that cannot be sent is a fault, and so is one that cannot be read; any other bystander is not.
+
+    Raises TriageError where there is nothing at all.
+    """
+    found = Found()
     for path, named in files_under(paths):
         try:
-            images.append(image_in(path))
+            found.images.append(image_in(path))
         except IsDirectoryRecord:
             continue
         except NotSendable as problem:
-            if named:
-                skipped[str(path)] = str(problem)
-    if not images and not skipped:
+            fault = named or isinstance(problem, Unreadable)
+            (found.not_sendable if fault else found.left_out)[str(path)] = str(problem)
+    if not found.images and not found.not_sendable:
         raise TriageError("there is no DICOM file to send there.")
-    return images, skipped
+    return found
 
 
 def _with_progress(images: Sequence[Image], scanner: Scanner) -> list[Sent]:
@@ -106,7 +120,9 @@ def line_of(answer: Sent) -> str:
     return f"{answer.outcome:<8} {status:<7} {answer.image.name}{detail}{tries}"
 
 
-def summary_of(answers: Sequence[Sent], skipped: dict[str, str]) -> dict[str, Any]:
+def summary_of(
+    answers: Sequence[Sent], not_sendable: Mapping[str, str], left_out: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """What ``--json`` prints."""
     counts = Counter(answer.outcome for answer in answers)
     began = min((answer.began_s for answer in answers), default=0.0)
@@ -114,7 +130,8 @@ def summary_of(answers: Sequence[Sent], skipped: dict[str, str]) -> dict[str, An
     return {
         "images": len(answers),
         **{outcome.value: counts[outcome] for outcome in Outcome},
-        "not_sendable": skipped,
+        "not_sendable": dict(not_sendable),
+        "left_out": dict(left_out),
         "seconds": round(ended - began, 3),
         "files": [_file(answer) for answer in answers],
     }
@@ -141,6 +158,11 @@ def sentence_of(summary: dict[str, Any]) -> str:
     stored = summary["stored"] + summary["warning"]
     troubles = [f"{summary[name]} {name}" for name in ("refused", "failed") if summary[name]]
     troubles += [f"{path}: {why}" for path, why in summary["not_sendable"].items()]
+    if summary["left_out"]:
+        many = len(summary["left_out"])
+        troubles.append(
+            f"{many} file{'s'[: many > 1]} left out that {'are' if many > 1 else 'is'} no DICOM Part 10 file"
+        )
     return f"{stored} of {summary['images']} images stored in {summary['seconds']} s" + "".join(
         f"; {t}" for t in troubles
     )

@@ -21,6 +21,10 @@ class NotSendable(Exception):
     """A file that is no DICOM Part 10 instance; the message says why, never what is in it."""
 
 
+class Unreadable(NotSendable):
+    """The file cannot be opened: it may well be an image."""
+
+
 class IsDirectoryRecord(NotSendable):
     """A DICOMDIR: rightly left out."""
 
@@ -55,12 +59,12 @@ def image_of(dataset: Dataset | bytes, name: str = "") -> Image:
 
 
 def image_in(path: Path) -> Image:
-    """From a file, read when it is sent. Raises NotSendable."""
+    """From a file, read when it is sent. Raises NotSendable; Unreadable where it cannot be opened."""
     try:
         with path.open("rb") as file:
             meta, offset = _meta(file)
     except OSError as problem:
-        raise NotSendable(problem.strerror or type(problem).__name__) from None
+        raise Unreadable(problem.strerror or type(problem).__name__) from None
     return _image(str(path), meta, partial(_rest, path, offset))
 
 

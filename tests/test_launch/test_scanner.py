@@ -23,7 +23,7 @@ from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from contracts.errors import SettingsError
-from launch.scanner import all_well, check_ae_title, host_and_port, sentence_of, summary_of
+from launch.scanner import all_well, check_ae_title, found_in, host_and_port, sentence_of, summary_of
 from launch.scanner_in import Image, IsDirectoryRecord, NotSendable, image_in, image_of
 from launch.scanner_out import MAX_CONTEXTS, Outcome, Pace, Scanner, batches, outcome_of, send_images
 from tests.conftest import missing
@@ -151,6 +151,7 @@ def test_the_command_sends_folders_tells_each_file_and_leaves_dicomdirs_out(
     summary = json.loads(told.stdout)
     assert (summary["images"], summary["stored"]) == (len(images), len(images))
     assert {file["path"] for file in summary["files"]} == {str(path) for path in images}
+    assert summary["left_out"] == {str(source / "README"): "not a DICOM Part 10 file"}
     assert len(list(folder.iterdir())) == len(images)
     assert all(str(path) in told.stderr for path in images)
 
@@ -353,6 +354,18 @@ def test_a_named_file_that_cannot_be_sent_makes_the_command_fail(tmp_path: Path)
     summary = summary_of([], {str(tmp_path / "x"): "not a DICOM Part 10 file"})
     assert not all_well(summary)
     assert sentence_of(summary).endswith("x: not a DICOM Part 10 file")
+
+
+def test_what_a_folder_holds_besides_is_counted_and_what_cannot_be_read_there_is_a_fault(tmp_path: Path) -> None:
+    """Left out is never silent; and a file that nobody could open may have been an image."""
+    (tmp_path / "notes").write_text("not an image")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    found = found_in([tmp_path])
+    assert found.left_out == {str(tmp_path / "notes"): "not a DICOM Part 10 file"}
+    assert found.not_sendable == {str(tmp_path / "gone"): "No such file or directory"}
+    summary = summary_of([], found.not_sendable, found.left_out)
+    assert not all_well(summary)
+    assert sentence_of(summary).endswith("1 file left out that is no DICOM Part 10 file")
 
 
 def test_images_come_from_a_generator_as_well(node_of: Callable[..., Node]) -> None:

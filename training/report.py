@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 NOTICE = (
@@ -108,3 +109,12 @@ def _real_lines(real: dict[str, Any]) -> list[str]:
         row = "yes" if r["study_flagged"] else "no"
         lines.append(f"| {name} | {r['slices']} | {r['flagged']} | {r['any_label']} | {row} | {r['highest']:.3f} |")
     return [*lines, "", "Tier L (real, labelled): none at hand."]
+
+
+def without_nan(value: Any) -> Any:
+    """The same figures with null where one could not be measured: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

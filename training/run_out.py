@@ -30,7 +30,7 @@ from training.phantom.render import LABELS
 from training.pictures import roc_picture, sheet, tile
 from training.real_in import read_dicom_folder, read_png_folder
 from training.recipe import Recipe
-from training.report import markdown
+from training.report import markdown, without_nan
 from training.slices_out import SliceTable, draw_slices
 
 SHOWN_SLICES = 30  # in the report's contact sheet
@@ -161,7 +161,7 @@ class Run:
     def _write(self, figures: dict[str, Any], curves: dict[str, Any]) -> None:
         self.reports.mkdir(parents=True, exist_ok=True)
         roc_picture(curves).save(self.reports / f"{self.recipe.name}_roc.png", optimize=True)
-        told = json.dumps(figures, indent=1, ensure_ascii=False)
+        told = json.dumps(without_nan(figures), indent=1, ensure_ascii=False, allow_nan=False)
         (self.reports / f"{self.recipe.name}.json").write_text(told + "\n", "utf-8")
         (self.reports / f"{self.recipe.name}.md").write_text(markdown(figures), "utf-8")
         self.console.print(markdown(figures))

@@ -81,10 +81,12 @@ class RedisKeys:
     ``history:<uid>``           list         JSON contracts.worklist.HistoryEntry, in the order of the log
     ``partition:<n>``           hash         ``offset`` (next to apply), ``status`` (ready | rebuilding),
                                              ``target`` (log end to reach before ready), ``beat`` (epoch
-                                             seconds by Redis's own TIME, every BEAT_S), ``owner``, ``epoch``
+                                             seconds by Redis's own TIME, every BEAT_S), ``owner``, ``epoch``,
+                                             ``clock`` (the broker's time as its owner knows it)
     ``changes``                 stream       live changes: ``event`` (Change), ``uid``, ``item`` (JSON
                                              WorklistItem, position 0), ``offset``; capped
     ``frames:<uid>``            hash         flagging alone: what the fold keeps of each frame
+    ``partitions``              string       how many partitions the topics really have, whatever a setting says
     ``open:<n>``                set          flagging alone: studies of a partition that are not closed
     ``leaving``                 sorted set   flagging alone: closed studies by the time they leave
     ==========================  ===========  ==============================================================
@@ -112,6 +114,11 @@ class RedisKeys:
     def images(self, study_instance_uid: str) -> str:
         """One study's images, as the fold keeps them."""
         return f"{self.prefix}images:{study_instance_uid}"
+
+    @property
+    def partitions(self) -> str:
+        """The partition count of the topics."""
+        return f"{self.prefix}partitions"
 
     def partition(self, number: int) -> str:
         """How far the view of one partition has come."""

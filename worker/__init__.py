@@ -1,0 +1,1 @@
+"""The worker: scoring and flagging, which share a process or have one each."""

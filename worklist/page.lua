@@ -3,11 +3,12 @@
 --
 -- KEYS[1] queue        sorted set: StudyInstanceUID by rank; equal ranks by the bytes of the UID
 -- ARGV[1] study prefix the key of a study is prefix .. StudyInstanceUID; its field `item` is JSON
--- ARGV[2] partition prefix, ARGV[3] number of partitions: prefix .. n, fields `status` and `beat`
+-- KEYS[2] partitions   how many the topics have; ARGV[3] is what is believed while flagging has not told it
+-- ARGV[2] partition prefix: prefix .. n, fields `status` and `beat`
 -- ARGV[4] limit
 -- ARGV[5], ARGV[6]     rank and UID of the last place already given; absent: from the front
 --
--- Returns {total, first, {uid, rank, item or nil, ...}, {n, status, seconds since its beat, ...}}; first is 0-based.
+-- Returns {total, first, {uid, rank, item or nil, ...}, {n, status, seconds since its beat, ...}, partitions}; first is 0-based.
 -- The study keys follow from the queue, so they cannot be named in KEYS: one Redis, not Redis Cluster.
 
 -- Lua's own < on strings follows the server's locale; Redis orders members by their bytes.
@@ -29,11 +30,13 @@ local function first_place()
   end
 end
 
+local count = tonumber(redis.call('GET', KEYS[2]) or ARGV[3])
+
 local function partitions()
   local found = {}
   local time = redis.call('TIME')
   local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-  for n = 0, tonumber(ARGV[3]) - 1 do
+  for n = 0, count - 1 do
     local state = redis.call('HMGET', ARGV[2] .. n, 'status', 'beat')
     if state[1] then
       found[#found + 1] = tostring(n)
@@ -52,4 +55,4 @@ for i = 1, #range, 2 do
   places[at + 3] = redis.call('HGET', ARGV[1] .. range[i], 'item')
   at = at + 3
 end
-return {redis.call('ZCARD', KEYS[1]), first, places, partitions()}
+return {redis.call('ZCARD', KEYS[1]), first, places, partitions(), count}

@@ -29,14 +29,6 @@ class NoAnswer(Exception):
         self.certain = certain
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """What makes an answer ok: every one of ``partitions`` reports, none silent for longer than ``stale_s``."""
-
-    partitions: int
-    stale_s: float
-
-
 @dataclass(slots=True)
 class _Scan:
     items: list[WorklistItem] = field(default_factory=list)
@@ -44,14 +36,18 @@ class _Scan:
     total: int = 0
     unreadable: bool = False
     partitions: Sequence[PartitionView] = ()
+    expected: int = 0
 
 
 class Reading:
-    """Answers readers. Remembers the last complete list for when the store is away."""
+    """Answers readers. Remembers the last complete list for when the store is away.
 
-    def __init__(self, view: View, trust: Trust, now: Callable[[], float], hooks: Hooks) -> None:
+    An answer is ok when every partition reports, and none is silent for longer than ``stale_s``.
+    """
+
+    def __init__(self, view: View, stale_s: float, now: Callable[[], float], hooks: Hooks) -> None:
         self._view = view
-        self._trust = trust
+        self._stale_s = stale_s
         self._now = now  # epoch seconds
         self._hooks = hooks
         self._remembered: Remembered | None = None
@@ -64,7 +60,7 @@ class Reading:
             scan = await self._scan(self._view, query)
         except PeerError:
             return await self._from_memory(query)
-        judged = self._judged(scan.partitions)
+        judged = self._judged(scan)
         if scan.unreadable:
             judged = Standing(QueueStatus.DEGRADED, f"{judged.detail} {_UNREADABLE}".strip())
         return _answer(scan, judged, self._now(), 0.0)
@@ -78,7 +74,7 @@ class Reading:
         except DecodeError:
             self._hooks.happened(Happening.FAULT, where="worklist.study")
             raise NoAnswer(Standing(QueueStatus.DEGRADED, "What is stored of this study cannot be read.")) from None
-        judged = self._judged(found.partitions)
+        judged = self._judged(found)
         if found.item is None:
             raise NoAnswer(judged, certain=judged.status is QueueStatus.OK)
         return _study_answer(found, found.item, judged)
@@ -87,7 +83,7 @@ class Reading:
         """Looks at the view: its standing now; remembers the list anew if it ``moved`` and is complete."""
         try:
             page = await self._view.page(None, 1)
-            judged = self._judged(page.partitions)
+            judged = self._judged(page)
             if self._remembered is None or (moved and judged.status is QueueStatus.OK):
                 self._remembered = await remember(self._view, self._now())
             self.up = True
@@ -98,8 +94,8 @@ class Reading:
         self.standing = judged
         return judged
 
-    def _judged(self, partitions: Sequence[PartitionView]) -> Standing:
-        return standing(partitions, self._trust.partitions, self._trust.stale_s)
+    def _judged(self, seen: _Scan | Page | StudyView) -> Standing:
+        return standing(seen.partitions, seen.expected, self._stale_s)
 
     async def _from_memory(self, query: Query) -> WorklistAnswer:
         remembered = self._remembered
@@ -118,7 +114,7 @@ class Reading:
         after, seen = query.after, set[str]()
         while True:
             page = await source.page(after, max(query.limit, _SCAN_FILTERED) if query.filters else query.limit)
-            scan.total, scan.partitions = page.total, page.partitions
+            scan.total, scan.partitions, scan.expected = page.total, page.partitions, page.expected
             after = self._take(page, query, scan, seen)
             if after is None or len(scan.items) == query.limit:
                 scan.next = after

@@ -49,7 +49,10 @@ async def _mapped() -> AsyncIterator[None]:
 
 
 class RedisView:
-    """``worklist.view.View`` on redis-py. Connects on first use, to a server that may be away."""
+    """``worklist.view.View`` on redis-py. Connects on first use, to a server that may be away.
+
+    ``partitions`` is believed only until the store tells how many the topics really have.
+    """
 
     def __init__(self, settings: RedisSettings, partitions: int) -> None:
         self._keys = RedisKeys(settings.key_prefix)
@@ -63,32 +66,43 @@ class RedisView:
         place = (after.rank, after.study_instance_uid) if after else ()
         arguments = (self._keys.study(""), self._partition_prefix, self._partitions, limit, *place)
         async with _mapped():
-            total, first, places, partitions = await self._page(keys=[self._keys.queue], args=arguments)
+            keys = [self._keys.queue, self._keys.partitions]
+            total, first, places, partitions, expected = await self._page(keys=keys, args=arguments)
         return Page(
             total=total,
             first=first,
             places=[Place(rank.decode(), uid.decode(), item) for uid, rank, item in _threes(places)],
             partitions=[PartitionView(int(n), status.decode(), float(age)) for n, status, age in _threes(partitions)],
+            expected=expected,
         )
 
     async def study(self, study_instance_uid: str) -> StudyView:
         """See ``View.study``."""
+        found = await self._study(study_instance_uid, self._partitions)
+        if found.expected != self._partitions:  # told for the first time: now all of them are asked
+            self._partitions = found.expected
+            found = await self._study(study_instance_uid, self._partitions)
+        return found
+
+    async def _study(self, study_instance_uid: str, count: int) -> StudyView:
         keys, pipeline = self._keys, self._client.pipeline(transaction=True)
         pipeline.hget(keys.study(study_instance_uid), "item")
         pipeline.hvals(keys.images(study_instance_uid))
         pipeline.lrange(keys.history(study_instance_uid), 0, -1)
         pipeline.zrank(keys.queue, study_instance_uid)
         pipeline.time()
-        for number in range(self._partitions):
+        pipeline.get(keys.partitions)
+        for number in range(count):
             pipeline.hmget(keys.partition(number), ["status", "beat"])
         async with _mapped():
-            item, images, history, place, time, *partitions = await pipeline.execute()
+            item, images, history, place, time, told, *partitions = await pipeline.execute()
         return StudyView(
             item=_item(item) if item else None,
             images=_images(images),
             history=_history(history),
             place=place,
             partitions=_partition_views(partitions, _seconds(time)),
+            expected=int(told) if told else count,
         )
 
     async def bounds(self) -> Bounds:

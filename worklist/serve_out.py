@@ -15,7 +15,7 @@ from contracts.settings import Settings, WorklistSettings
 from worklist.access import check_settings
 from worklist.http_out import Desk, make_app
 from worklist.live import Hub
-from worklist.reading import Reading, Trust
+from worklist.reading import Reading
 from worklist.redis_in import RedisView
 from worklist.watch import Watch
 
@@ -67,10 +67,9 @@ class WorklistService:
             await desk.view.close()
 
     def _desk(self) -> Desk:
-        settings, partitions = self._settings, self._settings.kafka.partitions
-        view = RedisView(settings.redis, partitions)
-        trust = Trust(partitions, settings.worklist.stale_s)
-        reading = Reading(view, trust, time.time, self._hooks)
+        settings = self._settings
+        view = RedisView(settings.redis, settings.kafka.partitions)
+        reading = Reading(view, settings.worklist.stale_s, time.time, self._hooks)
         return Desk(settings.worklist, reading, view, Hub(), self._hooks)
 
     async def _answer(self, desk: Desk, listener: socket.socket, stop: threading.Event) -> None:

@@ -33,12 +33,16 @@ class PartitionView:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A stretch of the queue, read at one instant. ``first`` is the 0-based place of ``places[0]``."""
+    """A stretch of the queue, read at one instant. ``first`` is the 0-based place of ``places[0]``.
+
+    ``expected``: how many partitions must report before the view is complete.
+    """
 
     total: int
     first: int
     places: Sequence[Place]
     partitions: Sequence[PartitionView]  # those that report
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class StudyView:
     history: tuple[HistoryEntry, ...]
     place: int | None
     partitions: Sequence[PartitionView]
+    expected: int
 
 
 @dataclass(frozen=True, slots=True)

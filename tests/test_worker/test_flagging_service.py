@@ -3,17 +3,20 @@
 import itertools
 import time
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 
 import pytest
 
 from contracts.events import StudyEvent
 from contracts.hooks import Happening
+from contracts.names import BEAT_S
 from contracts.reasons import Reason
 from contracts.worklist import Change
 from launch.clients.kafka_call import ensure_topics
 from launch.stack.apache_kafka import ApacheKafka
 from launch.stack.redis_server import RedisServer
+from launch.stack.tansu import Tansu
 from tests.test_worker.flagging_events import LOUD, QUIET, arrived, not_analysed, scored
 from tests.test_worker.flagging_running import Site, site, uids, wait_until
 
@@ -248,6 +251,8 @@ def test_a_second_process_shares_the_partitions_and_takes_over_what_a_killed_one
             process = here.process(tmp_path)
             try:
                 wait_until(lambda: here.assigned() == 1 and here.ready(), "each has one partition")
+                ended = {labels["partition"] for _, value, labels in list(here.hooks.told) if isnan(value)}
+                assert ended >= {"0"} or ended >= {"1"}, "the lag of the partition given away is told by its new owner"
                 here.append(*images(A)[4:], *images(B, 1, 2)[4:6])
                 wait_until(lambda: here.state(B) == ("flagged", False), "B is flagged by whoever has it")
             finally:
@@ -297,6 +302,22 @@ def test_it_is_ready_once_its_view_is_complete_and_says_how_its_peers_are(embedd
         assert embedded.ready()
         assert embedded.service.peers() == {"kafka": "up", "redis": "up"}
     assert not embedded.service.ready()
+
+
+def test_owners_fall_silent_while_the_broker_is_away(
+    redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Nothing can be heard of new images then: a view that goes on saying *ready* would look complete."""
+    server = Tansu(tmp_path)
+    server.start()
+    with site(server.bootstrap, redis_server.url, topic_prefix) as here, here.running():
+        wait_until(here.ready, "ready")
+        server.kill()
+        wait_until(lambda: here.service and here.service.peers()["kafka"] == "away", "known to be away")
+        time.sleep(BEAT_S)
+        last = here.client.hget(here.keys.partition(0), "beat")
+        time.sleep(2 * BEAT_S)
+        assert here.client.hget(here.keys.partition(0), "beat") == last
 
 
 @pytest.mark.kafka

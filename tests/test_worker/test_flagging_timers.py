@@ -1,21 +1,38 @@
 """Quiet period and deadline, by the broker's clock."""
 
+import threading
+import uuid
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from contracts import events
 from contracts.events import Closed, Expired
-from contracts.settings import FlaggingSettings
+from contracts.hooks import Silent
+from contracts.ports import Entry
+from contracts.scans import Place
+from contracts.settings import FlaggingSettings, RedisSettings
+from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import START_S, STUDY, arrived, logged, scored
+from worker.flagging.audit_out import Audit
+from worker.flagging.owner_out import Owner
+from worker.flagging.redis_out import RedisView
 from worker.flagging.study import Logged, Study
 from worker.flagging.timers import BrokerClock, due
+from worker.flagging.timers_in import Timers
+from worker.flagging.view import Raw
 
 RULES = FlaggingSettings(quiet_s=10.0, deadline_s=300.0)
 
 
-def study_of(*events: Logged) -> Study:
+def study_of(*log: Logged) -> Study:
     """Folds a log."""
     study = Study(STUDY, RULES)
-    for entry in events:
+    for entry in log:
         study.apply(entry)
     return study
 
@@ -63,3 +80,52 @@ def test_a_closed_study_is_left_alone_until_a_late_image_comes() -> None:
         study.apply(entry)
     assert due([study], START_S + 19.9, 0.0, RULES) == []
     assert len(due([study], START_S + 20.0, 0.0, RULES)) == 1
+
+
+class Kept:
+    """A log that keeps what is appended."""
+
+    partitions = 1
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def append(self, entry: Entry) -> "Future[Place]":
+        """Durable at once."""
+        self.entries.append(entry)
+        done: Future[Place] = Future()
+        done.set_result(Place(entry.topic, entry.partition, len(self.entries)))
+        return done
+
+    def up(self) -> bool:
+        """Always."""
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing to end."""
+
+
+def test_restarts_do_not_set_a_deadline_back(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners that each live shorter than the deadline still tell a study in time, also when nothing new arrives."""
+    now: dict[str, float] = {"s": 0.0}
+    monkeypatch.setattr("worker.flagging.timers_in.time.monotonic", lambda: now["s"])
+    log, event = Kept(), arrived(0)
+    settings = RedisSettings(url=SecretStr(redis_server.url), key_prefix=f"t{uuid.uuid4().hex[:8]}:")
+    store = RedisView(settings, RULES)
+
+    def owner() -> Any:
+        return Owner(0, store, Audit(log, "audit"), Timers(log, "events", 0, RULES), RULES, Silent())
+
+    first = owner()
+    first.take(0, partitions=1)
+    first.apply([Raw(0, START_S, event.key, events.encode(event))], threading.Event())
+    for live in (first, owner(), owner()):
+        if live is not first:
+            live.take(1, partitions=1)
+        live.look(1, 1)
+        now["s"] += 120.0
+        live.beat()
+        live.tick()
+    told = [events.decode(entry.value) for entry in log.entries if entry.topic == "events" and entry.value]
+    assert [one.kind for one in told] == ["expired"]
+    store.close()

@@ -21,7 +21,7 @@ from launch.stack.redis_server import RedisServer
 from tests.test_worklist.view_writer import PARTITIONS, Writer, item
 from worklist.answers import Query
 from worklist.cursor import Cursor
-from worklist.reading import Reading, Trust
+from worklist.reading import Reading
 from worklist.redis_in import RedisView
 from worklist.view import BEGINNING_ID
 
@@ -51,7 +51,7 @@ def _read(url: str, prefix: str, work: Callable[[Reading], Awaitable[T]]) -> T:
 
 
 def _reading(view: RedisView) -> Reading:
-    return Reading(view, Trust(PARTITIONS, 30.0), lambda: NOW, Silent())
+    return Reading(view, 30.0, lambda: NOW, Silent())
 
 
 async def _whole(reading: Reading, limit: int, **filters: object) -> list[tuple[int, str]]:
@@ -163,6 +163,19 @@ def test_a_study_comes_with_images_and_history(redis_make: RedisServer, made: Wr
     assert [entry.offset for entry in study.history] == [3, 9]
     assert [(p.number, p.status) for p in study.partitions] == [(0, "ready"), (2, "rebuilding")]
     assert [p.silent_s == pytest.approx(silent, abs=5) for p, silent in zip(study.partitions, (0, 50), strict=True)]
+
+
+def test_the_store_says_how_many_partitions_there_are_not_the_setting(
+    redis_make: RedisServer, made: Writer, prefix: str
+) -> None:
+    """Topics with more partitions than the setting are not complete without them; with fewer nothing is waited for."""
+    made.put(item("1.1", rank=1))
+    made.ready()
+    for real, status in ((PARTITIONS + 2, QueueStatus.REBUILDING), (PARTITIONS - 2, QueueStatus.OK)):
+        made.client.set(made.keys.partitions, real)
+        listed = _read(redis_make.url, prefix, lambda reading: reading.worklist(Query(limit=10)))
+        study = _read(redis_make.url, prefix, lambda reading: reading.study("1.1"))
+        assert (listed.status, study.status) == (status, status)
 
 
 def test_an_unknown_study_is_empty_and_an_unreadable_one_an_error(

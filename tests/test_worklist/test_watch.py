@@ -11,7 +11,7 @@ from contracts.settings import RedisSettings
 from launch.stack.redis_server import RedisServer
 from tests.test_worklist.view_writer import PARTITIONS
 from worklist.live import Hub
-from worklist.reading import Reading, Trust
+from worklist.reading import Reading
 from worklist.redis_in import RedisView
 from worklist.watch import Watch
 
@@ -26,7 +26,7 @@ def test_the_loops_end_whenever_they_are_stopped(
 
     async def once() -> None:
         view, hub = RedisView(settings, PARTITIONS), Hub()
-        watch = Watch(view, hub, Reading(view, Trust(PARTITIONS, 30.0), lambda: 1.0, Silent()), Silent())
+        watch = Watch(view, hub, Reading(view, 30.0, lambda: 1.0, Silent()), Silent())
         tasks = [asyncio.create_task(watch.tail()), asyncio.create_task(watch.look())]
         await asyncio.sleep(random.random() * 0.01)
         hub.close()

@@ -15,7 +15,9 @@ FLAGGING_START_S = 40.0  # Tansu needs up to 11 s to give a group's partitions t
 
 
 def _settings(of: Site) -> Settings:
-    return of.settings.model_copy(update={"worklist": WorklistSettings(port=0)})
+    """The worklist's own idea of the partition count is wrong, as where topics were made with another."""
+    kafka = of.settings.kafka.model_copy(update={"partitions": 24})
+    return of.settings.model_copy(update={"kafka": kafka, "worklist": WorklistSettings(port=0)})
 
 
 def _list(served: Served) -> WorklistAnswer:

@@ -3,6 +3,7 @@
 --            history, leave_at, fresh}], changes [{event, uid, item, offset}]; numbers that must not round are strings
 -- Returns "ok", "lost" or "stale". A batch that is already in is "ok": a retry after a lost answer changes nothing.
 
+local REBUILD_S = 3600 -- longer than any rebuild takes
 local batch = cjson.decode(ARGV[3])
 local held = standing(batch.expect)
 if held == 'lost' and redis.call('HGET', PARTITION, 'owner') == OWNER
@@ -15,6 +16,11 @@ for _, study in ipairs(batch.studies) do
   if stored[1] and not study.fresh and stored[2] == batch.epoch and tonumber(stored[1]) > tonumber(study.offset) then
     return 'stale'
   end
+end
+
+-- A rebuild meets studies whose time is long over, and may meet more of them further on in the log.
+local function expiry(study)
+  return string.format('%d', math.max(tonumber(study.expire_at), math.floor(tonumber(now_s())) + REBUILD_S))
 end
 
 local function write(study)
@@ -30,7 +36,7 @@ local function write(study)
   if study.leave_at ~= '' then
     redis.call('SREM', OPEN, uid)
     redis.call('ZADD', LEAVING, study.leave_at, uid)
-    for _, part in ipairs(PARTS) do redis.call('EXPIREAT', PREFIX .. part .. uid, study.expire_at) end
+    for _, part in ipairs(PARTS) do redis.call('EXPIREAT', PREFIX .. part .. uid, expiry(study)) end
   else
     redis.call('SADD', OPEN, uid)
     redis.call('ZREM', LEAVING, uid)

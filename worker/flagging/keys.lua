@@ -1,6 +1,6 @@
 -- Map of the keys (contracts/names.py RedisKeys), prepended to every script of this folder.
 --
---   KEYS[1]  partition:<n>  hash        offset, epoch, inherits, owner, status, target, beat
+--   KEYS[1]  partition:<n>  hash        offset, epoch, inherits, owner, status, target, beat, clock
 --   KEYS[2]  queue          sorted set  StudyInstanceUID by rank
 --   KEYS[3]  changes        stream      live changes: event, uid, item, offset
 --   KEYS[4]  open:<n>       set         studies of the partition that are not closed

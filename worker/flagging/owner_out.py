@@ -45,6 +45,7 @@ class Owner:
         self._status = PartitionStatus.REBUILDING
         self._target: int | None = None
         self._applied_at = 0.0
+        self._reached = 0
 
     @property
     def taken(self) -> bool:
@@ -58,18 +59,24 @@ class Owner:
 
     @property
     def lag_s(self) -> float:
-        """Age of the last record that was applied, by the broker's clock as far as it is known."""
-        return self._timers.lag_s(self._applied_at)
+        """Age of the last record that was applied, by the broker's clock as far as it is known; 0 before the first."""
+        return self._timers.lag_s(self._applied_at) if self._applied_at else 0.0
 
     @property
     def next_offset(self) -> int:
         """The offset to read from."""
         return self._fold.next_offset if self._fold else 0
 
-    def take(self, announced: int, *, reset: bool = False) -> int:
+    @property
+    def reached(self) -> int:
+        """The offset up to which records were applied, also after the partition was given up."""
+        return self._fold.next_offset if self._fold else self._reached
+
+    def take(self, announced: int, *, partitions: int, reset: bool = False) -> int:
         """Steps 1 and 2; returns the offset to read from. Raises PeerError. ``reset``: the broker lost its log."""
         self.drop()
-        taken = self._store.take(self.number, uuid.uuid4().hex, reset=reset)
+        taken = self._store.take(self.number, uuid.uuid4().hex, partitions=partitions, reset=reset)
+        self._timers.saw(taken.clock)  # a restart does not set deadlines back
         fold = PartitionFold(taken, self._rules, taken.offset)
         for uid, study in self._store.load(taken, self._store.open_studies(taken)):
             fold.take_up(uid, study)
@@ -82,6 +89,7 @@ class Owner:
 
     def drop(self) -> None:
         """Forgets what is in memory."""
+        self._reached = self.reached
         self._fold, self._target = None, None
 
     def apply(self, raws: Sequence[Raw], stop: threading.Event) -> Outcome:
@@ -115,7 +123,8 @@ class Owner:
         if self._fold is None:
             return Outcome.OK
         self._hooks.happened(Happening.OPEN_STUDIES, len(self._fold.studies), partition=str(self.number))
-        outcome = self._store.beat(self._fold.taken, self.next_offset, self._status, self._target or 0)
+        clock = self._timers.broker_now()
+        outcome = self._store.beat(self._fold.taken, self.next_offset, self._status, self._target or 0, clock)
         return self._judged(outcome)
 
     def tick(self) -> None:

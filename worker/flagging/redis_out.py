@@ -74,10 +74,11 @@ class RedisView:
         names = ("take", "apply", "beat", "leave")
         self._scripts = {name: self._client.register_script(_script(name)) for name in names}
 
-    def take(self, number: int, owner: str, *, reset: bool = False) -> Taken:
-        """Takes a partition over; whoever had it is refused from now on."""
-        offset, epoch, inherits = self._run("take", number, owner, "reset" if reset else "")
-        return Taken(number, owner, int(offset), int(epoch), inherits == b"1")
+    def take(self, number: int, owner: str, *, partitions: int, reset: bool = False) -> Taken:
+        """Takes one of ``partitions`` over; whoever had it is refused from now on."""
+        found = self._run("take", number, owner, "reset" if reset else "", partitions)
+        offset, epoch, inherits, clock = found
+        return Taken(number, owner, int(offset), int(epoch), inherits == b"1", float(clock or 0.0))
 
     def apply(self, taken: Taken, batch: Batch, live: Sequence[Told]) -> Outcome:
         """Writes a batch, with the live changes that are to be told."""
@@ -92,9 +93,10 @@ class RedisView:
         }
         return Outcome(self._run("apply", taken.number, taken.owner, json.dumps(plan)).decode())
 
-    def beat(self, taken: Taken, offset: int, status: PartitionStatus, target: int) -> Outcome:
-        """Says that the owner lives and how far it is."""
-        return Outcome(self._run("beat", taken.number, taken.owner, offset, status.value, target).decode())
+    def beat(self, taken: Taken, offset: int, status: PartitionStatus, target: int, clock: float = 0.0) -> Outcome:
+        """Says that the owner lives, how far it is, and what time it is at the broker (epoch seconds)."""
+        arguments = (offset, status.value, target, repr(clock))
+        return Outcome(self._run("beat", taken.number, taken.owner, *arguments).decode())
 
     def leave(self) -> int:
         """Takes out closed studies whose ``keep_days`` are over; how many."""

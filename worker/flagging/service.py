@@ -9,10 +9,11 @@ are held, the group membership stays, and scoring goes on.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import nan
 
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
-from contracts.names import BEAT_S
+from contracts.names import BEAT_S, FLAGGING_GROUP
 from contracts.ports import Log
 from worker.flagging.kafka_in import EventsIn
 from worker.flagging.owner_out import Owner
@@ -102,13 +103,22 @@ class FlaggingService:
         """Whatever the group says is ours has an owner, and nothing else has; what it gave anew is taken anew."""
         assigned = self._source.assigned()
         for number in set(self._owners) - assigned:
-            del self._owners[number]
-            self._committed.pop(number, None)
+            self._part_with(number)
         for number in assigned - set(self._owners):
             self._owners[number] = self._make_owner(number)
             self._source.hold(number)
         for number in self._source.regained() & assigned:
             self._give_up(self._owners[number], 0.0)
+
+    def _part_with(self, number: int) -> None:
+        """Another's now: what we told of it last must not stand beside what its new owner tells."""
+        del self._owners[number]
+        self._committed.pop(number, None)
+        labels = {"partition": str(number)}
+        for gauge in (Happening.REBUILDING, Happening.OPEN_STUDIES):
+            self._hooks.happened(gauge, nan, **labels)
+        for gauge in (Happening.LAG_RECORDS, Happening.LAG_SECONDS):
+            self._hooks.happened(gauge, nan, topic=self._source.topic, **labels)
 
     def _take_all(self) -> None:
         """Takes what is not taken. A store that did not answer once is left alone for a moment."""
@@ -118,7 +128,7 @@ class FlaggingService:
                 self._guarded(owner, self._take)
 
     def _take(self, owner: Owner, *, reset: bool = False) -> Outcome:
-        offset = owner.take(self._source.announced(owner.number), reset=reset)
+        offset = owner.take(self._source.announced(owner.number), partitions=self._log.partitions, reset=reset)
         self._committed.setdefault(owner.number, owner.announced)
         self._source.start(owner.number, offset)
         return Outcome.OK
@@ -175,20 +185,23 @@ class FlaggingService:
             self._beat()
 
     def _beat(self) -> None:
-        self._hooks.happened(Happening.PARTITIONS_ASSIGNED, len(self._owners), group="flagging")
+        """Silent while the broker is away: nothing can be heard then, and *ready* would make an old view look whole."""
+        self._hooks.happened(Happening.PARTITIONS_ASSIGNED, len(self._owners), group=FLAGGING_GROUP)
         for owner in self._owners.values():
-            if owner.taken:
+            if owner.taken and self._log.up():
                 self._guarded(owner, Owner.beat)
-                self._lag(owner)
+            self._lag(owner)
         if any(owner.taken for owner in self._owners.values()):
             with suppress(PeerError):  # the sweep can wait; the next write tells that the store is away
                 self._store.leave()
 
     def _lag(self, owner: Owner) -> None:
-        records = max(0, (self._source.seen_end(owner.number) or 0) - owner.next_offset)
+        """While the store is away nothing is fetched, so nobody knows the end: the age grows all the same."""
+        records = max(0, (self._source.seen_end(owner.number) or 0) - owner.reached)
+        behind = records or not owner.taken
         labels = {"topic": self._source.topic, "partition": str(owner.number)}
         self._hooks.happened(Happening.LAG_RECORDS, records, **labels)
-        self._hooks.happened(Happening.LAG_SECONDS, owner.lag_s if records else 0.0, **labels)
+        self._hooks.happened(Happening.LAG_SECONDS, owner.lag_s if behind else 0.0, **labels)
 
     def _commit(self) -> None:
         moved = {
@@ -214,7 +227,7 @@ class FlaggingService:
         try:
             yield
         except PeerError:
-            self._owners.clear()
-            self._committed.clear()
+            for number in list(self._owners):
+                self._part_with(number)
             self._source.reopen()
             stop.wait(REOPEN_S)

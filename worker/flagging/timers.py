@@ -10,8 +10,9 @@ from worker.flagging.study import Study
 class BrokerClock:
     """The broker's time, never ahead of it: append times are the broker's, what passed since is a monotonic reading.
 
-    A wrong wall clock here can therefore close nothing early. After a restart the clock starts at the newest arrival or
-    record that is known, so a deadline can come late by what passed since then, never early.
+    A wrong wall clock here can therefore close nothing early. After a restart the clock starts at what the last owner
+    told the store, or the newest record that is known, so a deadline can come late by what passed since then, never
+    early.
     """
 
     def __init__(self) -> None:

@@ -30,9 +30,13 @@ class Timers:
         """A record with that append time is in hand."""
         self._clock.saw(appended_at, time.monotonic())
 
+    def broker_now(self) -> float:
+        """The broker's time (epoch seconds) as far as it is known, never ahead of it; long ago where it is not."""
+        return self._clock.now(time.monotonic())
+
     def lag_s(self, appended_at: float) -> float:
         """How long ago that was, by the broker's clock as far as it is known."""
-        return max(0.0, self._clock.now(time.monotonic()) - appended_at)
+        return max(0.0, self.broker_now() - appended_at)
 
     def tick(self, studies: Iterable[Study]) -> None:
         """Appends what is due. A broker that is away is asked again at the next tick."""

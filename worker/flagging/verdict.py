@@ -7,8 +7,8 @@
   only known when the series is complete and a flag must not come and go while slices arrive. Positives whose area the
   segmentation leaves at zero are of unknown size, not small: ``agree_slices`` of them pass.
 - The worst series counts, label by label; series are never summed, since they show the same head again.
-- The model's overall answer ANY is the gate: its operating point is the one chosen at a stated false-alarm rate. A slice
-  speaks for a kind only if it speaks for ANY; six labels that each may be wrong would add up their false alarms.
+- The model's overall answer ANY is the gate: its operating point is the one chosen at a stated false-alarm rate. A
+  slice speaks for a kind only if it speaks for ANY; six labels that each may be wrong would add up their false alarms.
 - ANY positive and agreed while no kind is: one finding ``lesion``.
 - A series with fewer slices than ``agree_slices`` cannot agree. When the study closes, and only then, such a series
   speaks for itself if its probability is near certainty (``SURE_SHARE``); until then it only waits for neighbours.

@@ -32,7 +32,8 @@ class Taken:
     """What the store says of a partition to the owner who takes it.
 
     ``epoch`` names the log and the rebuild that offsets belong to. ``inherits``: studies of an earlier epoch are kept
-    (the broker lost its log), else they are left-overs of a truncated store and built anew.
+    (the broker lost its log), else they are left-overs of a truncated store and built anew. ``clock``: the broker's
+    time (epoch seconds) when the last owner told it, 0 where none did.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Taken:
     offset: int
     epoch: int
     inherits: bool
+    clock: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

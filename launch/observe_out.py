@@ -139,8 +139,8 @@ def _apply(metric: Metric, collector: Any, value: float, labels: tuple[str, ...]
 
 
 def _worth_a_line(kind: Kind, value: float, *, changed: bool) -> bool:
-    """A gauge when it changes, a counter when it counts, every observation."""
-    return {Kind.GAUGE: changed, Kind.COUNTER: value > 0, Kind.HISTOGRAM: True}[kind]
+    """A gauge when it changes, not when it ends; a counter when it counts; every observation."""
+    return {Kind.GAUGE: changed and not math.isnan(value), Kind.COUNTER: value > 0, Kind.HISTOGRAM: True}[kind]
 
 
 def _level(happening: Happening, value: float) -> int:

@@ -110,12 +110,13 @@ def test_a_wrong_label_is_counted_as_a_fault_and_never_raises() -> None:
 
 
 def test_a_gauge_that_gets_nan_is_taken_away() -> None:
-    """The lag of a partition that now belongs to somebody else is not told any more."""
-    told = Told()
+    """The lag of a partition that now belongs to somebody else is not told any more, and no line holds a NaN."""
+    told = Told("DEBUG")
     told.observer.happened(Happening.LAG_RECORDS, 5.0, topic="t", partition="0")
     assert told.sample('triage_lag_records{partition="0",topic="t"}') == 5
     told.observer.happened(Happening.LAG_RECORDS, float("nan"), topic="t", partition="0")
     assert b"triage_lag_records{" not in told.observer.exposition()
+    assert "NaN" not in told.stream.getvalue()
 
 
 def test_a_line_carries_time_level_service_event_and_trace() -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from math import nan
 from typing import Any
 
 from kafka import TopicPartition
@@ -116,6 +117,7 @@ class Rebalances(AsyncConsumerRebalanceListener):
         settled = {partition: offset for partition, offset in self._custody.committable().items() if partition in gone}
         self._custody.drop(gone)
         self._tell()
+        self._tell_gone(revoked)
         if settled:
             with suppress(KafkaError):  # uncommitted, the next owner scores it again, to the same events
                 await self._consumer.commit_async(offsets_to_commit(settled))
@@ -124,10 +126,17 @@ class Rebalances(AsyncConsumerRebalanceListener):
         """Another's already: a commit would be refused."""
         self._custody.drop({tuple(tp) for tp in lost})
         self._tell()
+        self._tell_gone(lost)
 
     def _tell(self) -> None:
         count = float(len(self._custody.partitions))
         self._hooks.happened(Happening.PARTITIONS_ASSIGNED, count, group=self._group)
+
+    def _tell_gone(self, gone: Collection[TopicPartition]) -> None:
+        """Their next owner tells how far behind they are: what we said last must not stand beside it."""
+        for tp in gone:
+            for gauge in (Happening.LAG_RECORDS, Happening.LAG_SECONDS):
+                self._hooks.happened(gauge, nan, topic=tp.topic, partition=str(tp.partition))
 
 
 def _close(consumer: Any) -> None:

@@ -22,7 +22,7 @@ import typer
 from contracts.errors import PeerAway, TriageError
 from contracts.settings import Settings
 from contracts.worklist import NOTICE
-from launch.cli import ConfigFile
+from launch.commands import ConfigFile
 from launch.demo_board import Board, faults, result
 from launch.demo_in import WorklistReader
 from launch.demo_scanners import Scanners

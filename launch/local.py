@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from launch.cli import ConfigFile
+from launch.commands import ConfigFile
 from launch.local_settings import Broker, given
 from launch.local_stack import LocalStack
 from launch.stack.part import StartFailed

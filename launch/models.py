@@ -9,7 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-app = typer.Typer(help="The served models: list them, build TensorRT plans.", no_args_is_help=True)
+app = typer.Typer(
+    help="The served models: list them, build TensorRT plans.", no_args_is_help=True, add_completion=False
+)
 
 RepositoryOption = Annotated[
     Path, typer.Option("--repository", envvar="TRIAGE_MODEL_REPOSITORY", help="The Triton model repository.")

@@ -14,7 +14,7 @@ from rich.live import Live
 from contracts.errors import PeerAway
 from contracts.worklist import QueueStatus
 from launch import settings_in
-from launch.cli import ConfigFile
+from launch.commands import ConfigFile
 from launch.queue_call import WorklistClient
 from launch.queue_table import render
 from worklist.answers import WorklistAnswer

@@ -11,7 +11,7 @@ import typer
 from contracts.hooks import Hooks
 from contracts.ports import Service
 from contracts.settings import Settings
-from launch.cli import ConfigFile, sentence_for_missing
+from launch.commands import ConfigFile, sentence_for_missing
 from launch.log_out import Bridge, JsonLog
 from launch.observe_out import Observer
 from launch.probes_out import Probes

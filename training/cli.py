@@ -1,18 +1,20 @@
-"""`triage train`: generate (cached), fit, calibrate, export, evaluate, report."""
+"""`triage train`: generate (cached), fit, calibrate, export, evaluate, report. Help needs none of its packages."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from training.recipe import Recipe, read_recipe
-from training.run_out import Run
 
-app = typer.Typer(help="Train what triton_models/ serves.", invoke_without_command=True)
+if TYPE_CHECKING:
+    from training.run_out import Run
+
+app = typer.Typer(help="Train what triton_models/ serves.", invoke_without_command=True, add_completion=False)
 HERE = Path(__file__).parent
 DEFAULT_CONFIG = HERE / "configs" / "head_ct_lesion.toml"
 
@@ -38,10 +40,15 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the checkpoint of this recipe.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Run the whole recipe; goes on from its checkpoint when it was cut off."""
-    recipe = _recipe(config)
-    run = Run(recipe, cache or cache_dir(), models, reports, Console(stderr=True), config)
-    context.obj = run
+
+    def prepared() -> Run:
+        from training.run_out import Run  # noqa: PLC0415  # PyTorch and the rest, only for work
+
+        return Run(_recipe(config), cache or cache_dir(), models, reports, Console(stderr=True), config)
+
+    context.obj = prepared
     if context.invoked_subcommand is None:
+        run = prepared()
         served = run.fitted(fresh=fresh)
         run.exported(served)
         run.evaluated(real_dicom, real_png)
@@ -50,20 +57,21 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
 @app.command()
 def slices(context: typer.Context) -> None:
     """Only draw the phantom slices into the cache."""
-    for name in context.obj.recipe.sets:
-        context.obj.table(name)
+    run: Run = context.obj()
+    for name in run.recipe.sets:
+        run.table(name)
 
 
 @app.command()
 def evaluate(context: typer.Context, real_dicom: RealDicom = None, real_png: RealPng = None) -> None:
     """Only evaluate the exported model and write the report."""
-    context.obj.evaluated(real_dicom, real_png)
+    context.obj().evaluated(real_dicom, real_png)
 
 
 @app.command(name="demo-heads")
 def demo_heads(context: typer.Context, file: Annotated[Path, typer.Argument(help="The .npz to write.")]) -> None:
     """Render the demo's phantom heads (seeds of their own) into one small file."""
-    context.obj.demo_heads(file)
+    context.obj().demo_heads(file)
 
 
 def _recipe(config: Path) -> Recipe:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import _COMMANDS
+from launch.commands import _COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +44,46 @@ def test_every_command_loads_and_has_help(name: str) -> None:
     told = triage(name, "--help")
     assert told.returncode == 0, told.stderr
     assert "Usage" in told.stdout
+    assert "-completion" not in told.stdout
+
+
+def test_help_of_every_command_needs_no_package_of_the_training() -> None:
+    """Where the services run there is no PyTorch: `triage train --help` and its commands' help come all the same."""
+    code = (
+        "import sys; [sys.modules.__setitem__(m, None) for m in "
+        "('torch', 'onnx', 'onnxscript', 'nilearn', 'scipy', 'skimage', 'sklearn', 'PIL')]; "
+        "from typer.testing import CliRunner; from launch.commands import app; "
+        "told = [(line, CliRunner().invoke(app, [*line.split(), '--help'])) for line in sys.argv[1:]]; "
+        "sys.exit('; '.join(str((line, t.output)) for line, t in told if t.exit_code or 'Usage' not in t.output) or None)"
+    )
+    command = [sys.executable, "-c", code, *_COMMANDS, "train slices", "train evaluate", "train demo-heads"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert told.returncode == 0, told.stderr
+
+
+def test_training_without_its_packages_is_a_sentence() -> None:
+    """Help came without PyTorch; work does not, and says what to install."""
+    code = "import sys; sys.modules['torch'] = None; from launch.cli import main; main(['train', 'slices'])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert told.returncode == 1
+    needed = "triage: triage train needs the package torch: pip install 'lesion-triage[train]'."
+    assert told.stderr.splitlines() == [needed]
+
+
+@pytest.mark.parametrize("imported", ["typer", "launch.commands", "launch.local", "launch.local_stack"])
+def test_an_interrupt_while_everything_is_imported_is_a_word_and_130(imported: str) -> None:
+    """Ctrl-C in the first moments of `triage local`, at the import of that module: no traceback."""
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from launch.cli import app; app(['local'])"
+    )
+    command = [sys.executable, "-c", code, imported]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "triage: interrupted\n")
 
 
 def test_version_is_that_of_the_distribution() -> None:
@@ -83,10 +123,15 @@ def test_a_mistyped_command_is_refused_with_2() -> None:
 @pytest.mark.parametrize(("command", "module"), [("producer", "pynetdicom"), ("worker", "redis"), ("send", "pydicom")])
 def test_a_missing_extra_is_a_sentence_that_says_what_to_install(command: str, module: str) -> None:
     """A wheel without the extra of a service says so, instead of a traceback."""
-    code = f"import sys; sys.modules[{module!r}] = None; from launch.cli import main; main([{command!r}, *sys.argv[1:]])"
+    code = f"import sys; sys.modules[{module!r}] = None; from launch.cli import main; main(sys.argv[1:])"
     arguments = ["x", "--to", "h:1"] if command == "send" else []
     told = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+        [sys.executable, "-c", code, command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
     )
     extra = "producer" if command == "send" else command
     assert told.returncode == 1, told.stderr

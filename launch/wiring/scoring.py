@@ -21,6 +21,7 @@ from launch.clients.kafka_call import (
 from worker.scoring.analysis import Analysis
 from worker.scoring.custody import Custody
 from worker.scoring.decode import Budget
+from worker.scoring.holding import Holding
 from worker.scoring.kafka_in import ScanReader
 from worker.scoring.kafka_out import Publisher
 from worker.scoring.payload_in import payload_of
@@ -44,6 +45,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
         analysis=Analysis(budget, decoding, hooks),
         payload_of=payload_of,
         request_timeout_s=settings.triton.request_timeout_s,
+        holding=Holding(settings.scoring.in_flight_bytes),
     )
     ports = Ports(
         custody=custody,

@@ -12,9 +12,11 @@ A peer that is away stops none of this for good: the step is tried again until i
 worker's, or the service stops (design decision 5).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from contracts.deadline import Deadline
@@ -25,12 +27,14 @@ from contracts.reasons import Reason
 from contracts.scans import Place, Scan, ScanHeaders
 from worker.scoring.analysis import Analysis, Ask, Event, Work, at_fault, not_analysed, scan_place
 from worker.scoring.custody import Custody, Dropped, Fetched
+from worker.scoring.holding import Holding
 from worker.scoring.inference import Inference, Request
 from worker.scoring.insistence import Insistence, acknowledged
 from worker.scoring.measure import Answer
 
 _STRIKES = 3  # failures of one image, each while another image was answered, before it is blamed
 _ATTEMPTS = 3  # at a record that makes our own code fail, before it is put aside
+_ROOM_S = 0.1  # between looks for the memory of a large payload
 _UID_CHARACTERS = set("0123456789.")
 _UID_LENGTH = 64  # PS3.5 9.1
 
@@ -58,6 +62,7 @@ class Tools:
     analysis: Analysis
     payload_of: Callable[[Scan], bytes]
     request_timeout_s: float
+    holding: Holding
 
 
 class Settling:
@@ -109,13 +114,26 @@ class Settling:
     def _analyse(self, record: Fetched, headers: ScanHeaders) -> bool:
         """Steps 3 to 7; whether every frame was scored."""
         work = Work(headers, record.value, record.place, self._now())
-        events = self._published(record, self._events(record, work))
+        with self._room(record, headers):
+            events = self._published(record, self._events(record, work))
         with self._hooks.stage(Stage.SETTLE, headers.traceparent):
             settled = self._custody.settle(record)
         if settled:
             for event in events:
                 self._tell(event)
         return all(isinstance(event, Scored) for event in events)
+
+    @contextmanager
+    def _room(self, record: Fetched, headers: ScanHeaders) -> Iterator[None]:
+        """Memory for a payload that is fetched from elsewhere, waited for. Raises Dropped as ``Insistence`` does."""
+        size_bytes = headers.size_bytes if headers.claim else 0
+        while not self._tools.holding.take(size_bytes):
+            if self._custody.gone(record, _ROOM_S):
+                raise Dropped
+        try:
+            yield
+        finally:
+            self._tools.holding.give(size_bytes)
 
     def _events(self, record: Fetched, work: Work) -> Iterable[Event]:
         if work.headers.claim:
@@ -220,10 +238,17 @@ class Settling:
 
     def _put_aside(self, record: Fetched) -> None:
         """Our own code failed at this record, more than once: it must not hold up the others for ever."""
-        try:
-            self._unreadable(record, "an unexpected error")
-        except Dropped:
-            return
+        with suppress(Dropped):
+            for attempt in count():
+                try:
+                    self._unreadable(record, "an unexpected error")
+                except Dropped:
+                    raise
+                except Exception:  # noqa: BLE001 (nor may this end the worker: nobody would settle the record)
+                    self._hooks.happened(Happening.FAULT, where="scoring")
+                    self._insist.pause(record, attempt)
+                else:
+                    return
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Scored):

@@ -1,0 +1,120 @@
+"""One record in a worker's hands: what goes wrong inside us neither loses it nor ends the worker."""
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from contracts.errors import NotAnalysable
+from contracts.hooks import Silent
+from contracts.names import Lane
+from contracts.reasons import Reason
+from contracts.scans import Place, Scan
+from contracts.settings import ScoringSettings
+from tests.test_worker.test_scoring.conftest import headers_of
+from worker.scoring.analysis import Analysis
+from worker.scoring.custody import Custody, Fetched
+from worker.scoring.decode import Budget
+from worker.scoring.holding import Holding
+from worker.scoring.settling import Settling, Tools
+
+P = ("scans.routine", 0)
+MIB = 1024**2
+
+
+def _done() -> "Future[Place]":
+    future: Future[Place] = Future()
+    future.set_result(Place("t", 0, 0))
+    return future
+
+
+class Faulty:
+    """A log that is acknowledged at once, after so many faults that nobody foresaw."""
+
+    def __init__(self, faults: int = 0) -> None:
+        self.faults = faults
+
+    def event(self, event: Any) -> "Future[Place]":
+        """See ``Publishing``."""
+        del event
+        return _done()
+
+    def dead(self, record: Any, reason: Any, detail: str) -> "Future[Place]":
+        """See ``Publishing``."""
+        del record, reason, detail
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError
+        return _done()
+
+    dead_without_payload = dead
+
+
+def _custody(*records: Fetched) -> Custody:
+    custody = Custody(ScoringSettings())
+    custody.assign([P])
+    for record in records:
+        assert custody.add(record)
+    return custody
+
+
+def _settling(custody: Custody, payload_of: Any = None, faults: int = 0) -> Settling:
+    hooks = Silent()
+    analysis = Analysis(Budget(64 * MIB, 64 * MIB), threading.Semaphore(2), hooks)
+    inference: Any = None  # no image gets that far
+    tools = Tools(custody, Faulty(faults), inference, analysis, payload_of, 1.0, Holding(100))
+    return Settling(tools, hooks, time.monotonic, time.time)
+
+
+def test_a_record_that_cannot_even_be_put_aside_is_tried_again_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that ended over it would leave it unsettled, and its partition uncommitted, for ever."""
+    monkeypatch.setattr("worker.scoring.insistence._PAUSE_S", 0.001)
+    custody = _custody(Fetched(Place(*P, 0), Lane.ROUTINE, b"1.2", (), b"x", 0.0))
+    record = custody.take()
+    assert record is not None
+    _settling(custody, faults=6).handle(record)
+    assert custody.committable() == {P: 1}
+
+
+def test_large_payloads_are_in_hand_one_after_the_other_within_the_bytes_of_the_window() -> None:
+    """Their records are empty, so the window does not feel them: without a limit 32 of 2 GiB would be in hand."""
+    records = []
+    for number in range(6):
+        told = headers_of(b"", "1.2", f"1.2.{number}", size_bytes=60, claim=f"file:///{number}", digest="d")
+        records.append(Fetched(Place(*P, number), Lane.ROUTINE, b"1.2", tuple(told.encode()), b"", 0.0))
+    custody = _custody(*records)
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def payload_of(scan: Scan) -> bytes:
+        nonlocal inside, most
+        del scan
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+        raise NotAnalysable(Reason.PAYLOAD_MISSING)
+
+    settling = _settling(custody, payload_of)
+    taken = [record for _ in records if (record := custody.take())]
+    threads = [threading.Thread(target=settling.handle, args=(record,)) for record in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert most == 1
+    assert custody.committable() == {P: 6}
+
+
+def test_one_payload_of_any_size_is_taken_alone() -> None:
+    """A limit that it exceeds by itself must not hold it up for ever."""
+    holding = Holding(100)
+    assert holding.take(1000)
+    assert not holding.take(1)
+    holding.give(1000)
+    assert holding.take(60)
+    assert holding.take(40)
+    assert not holding.take(1)

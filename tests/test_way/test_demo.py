@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.stack
 def test_the_default_demo_reads_every_bleed_before_every_clean_head() -> None:
-    """Bleeds are flagged before their last image and read first, clean heads are not flagged, the MR is out of scope."""
+    """Bleeds are flagged before their last image and read first, clean heads not flagged, the MR is out of scope."""
     command = [sys.executable, "-m", "launch.cli", "demo", "--exit", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]

@@ -30,6 +30,11 @@ Directory = Annotated[
     Path | None, typer.Option("--dir", file_okay=False, help="Keep state and logs there instead of a temporary folder.")
 ]
 
+JSON_HELP = (
+    "Print one line of JSON when all is ready. Its pids are those at the start: a part that was started again has "
+    "another, which is told on standard error; the addresses stay."
+)
+
 
 def register(app: typer.Typer) -> None:
     """Adds ``triage local``."""
@@ -42,7 +47,7 @@ def local(
     assignments: Assignments = None,
     config: ConfigFile = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when all is ready.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Start broker, Redis, Triton and the three services on free ports, watch them, stop them on Ctrl-C."""
     said = given(os.environ, assignments or (), config)

@@ -1,12 +1,9 @@
 """The embedded stack: broker, Redis, Triton and our three services on one machine, started, watched and stopped."""
 
-import fcntl
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +19,7 @@ from launch.stack.redis_server import RedisServer
 from launch.stack.service import ServicePart
 from launch.stack.tansu import Tansu
 from launch.stack.triton_server import TritonServer
+from launch.state_folder_out import keep_only, one_stack_in, private_folder, remove_left_overs
 from launch.supervision import Say, Watched, look_at_all
 
 SERVICES = ("producer", "worker", "worklist")
@@ -49,14 +47,14 @@ class Addresses:
 class LocalStack:
     """Starts everything on entry, watches it from a thread, stops everything on exit.
 
-    ``folder`` keeps the state; without one it is temporary and removed at the end. After the end of a memory-only
-    broker ``failure`` is a sentence and everything has been stopped.
+    ``folder`` keeps the state; without one it is temporary and removed at the end, but for the logs of what failed.
+    After the end of a memory-only broker ``failure`` is a sentence and everything has been stopped.
     """
 
     def __init__(self, said: Given, say: Say, broker: Broker = Broker.TANSU, folder: Path | None = None) -> None:
         self._said, self._say, self._kind = said, say, broker
         self._keep = folder is not None
-        self.folder = _private_folder(folder)
+        self.folder = private_folder(folder)
         self._ports: list[HeldPort] = []
         self._life = ExitStack()
         self._ending = threading.Event()
@@ -84,16 +82,17 @@ class LocalStack:
         """Starts everything and returns when every service is ready. Raises StartFailed or SettingsError.
 
         1. What the services need comes first, all at once. 2. Then the services, all at once. 3. From then on each
-        part is watched.
+        part is watched. What killed stacks have left is removed before.
         """
         try:
-            self._life.enter_context(_one_stack_in(self.folder))
+            self._life.enter_context(one_stack_in(self.folder, temporary=not self._keep))
+            self._remove_left_overs()
             self._forget_what_the_broker_forgot()
             self._tell_what_is_not_used()
             self._start_peers()
             self._start_services()
         except BaseException as error:
-            self.close(keep=isinstance(error, StartFailed))
+            self.close(failed=isinstance(error, StartFailed))
             raise
         self._watcher.start()
 
@@ -110,15 +109,21 @@ class LocalStack:
             service.launch()
         wait_until_all_answer(list(self.services.values()))
 
-    def close(self, *, keep: bool = False) -> None:
-        """Stops every part, services first; ``keep`` leaves the folder for whoever wants to read the logs."""
+    def close(self, *, failed: bool = False) -> None:
+        """Stops every part, services first. Where it ``failed``, the logs are kept, and nothing else."""
         self._ending.set()
         if self._watcher.is_alive() and threading.current_thread() is not self._watcher:
             self._watcher.join()
         self._stop_parts()
+        if not self._keep:
+            self._remove_state(keep_logs=failed or bool(self.failure))
         self._life.close()
-        if not (keep or self._keep):
-            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _remove_state(self, *, keep_logs: bool) -> None:
+        logs = [part.log for part in self.parts()] if keep_logs else []
+        if keep_only(logs, self.folder):
+            removed = "images, queue and records are removed"
+            self._say(f"the logs are kept in {self.folder} ({removed}); a crash report in them may hold patient data.")
 
     def kill(self) -> None:
         """Kills every part at once, without waiting: for a second Ctrl-C."""
@@ -221,29 +226,15 @@ class LocalStack:
             if self._said.says(dotted):
                 self._say(f"{variable_of(dotted)} is not used: this stack starts its own and knows its address.")
 
+    def _remove_left_overs(self) -> None:
+        for folder in remove_left_overs(time.time()):
+            self._say(f"{folder} is removed: a stack that was killed had left it.")
+
     def _forget_what_the_broker_forgot(self) -> None:
         """A kept queue would name offsets of a log that is gone, and kept payloads belong to no record."""
         if self.memory_only:
             for name in ("redis", "payload"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-
-
-def _private_folder(folder: Path | None) -> Path:
-    """Images and the queue lie in it: nobody else on the machine may read it."""
-    if folder is None:
-        return Path(tempfile.mkdtemp(prefix="lesion-triage-"))
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder.resolve()
-
-
-@contextmanager
-def _one_stack_in(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StartFailed(f"another stack runs in {folder}: give this one a folder of its own.") from error
-        yield
 
 
 def _reachable(host: str) -> str:

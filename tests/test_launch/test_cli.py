@@ -54,7 +54,7 @@ def test_help_of_every_command_needs_no_package_of_the_training() -> None:
         "('torch', 'onnx', 'onnxscript', 'nilearn', 'scipy', 'skimage', 'sklearn', 'PIL')]; "
         "from typer.testing import CliRunner; from launch.commands import app; "
         "told = [(line, CliRunner().invoke(app, [*line.split(), '--help'])) for line in sys.argv[1:]]; "
-        "sys.exit('; '.join(str((line, t.output)) for line, t in told if t.exit_code or 'Usage' not in t.output) or None)"
+        "sys.exit([(line, t.output) for line, t in told if t.exit_code or 'Usage' not in t.output] or None)"
     )
     command = [sys.executable, "-c", code, *_COMMANDS, "train slices", "train evaluate", "train demo-heads"]
     told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)

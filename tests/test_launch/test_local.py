@@ -213,6 +213,33 @@ def test_the_death_of_the_memory_only_broker_ends_everything(tmp_path: Path) -> 
         assert becomes_true(lambda: local.left_over() == [])
 
 
+def test_of_a_temporary_folder_only_the_logs_outlive_the_broker(tmp_path: Path) -> None:
+    """Why it died can be read, the queue is gone; what an earlier killed stack had left is gone from the start."""
+    left = tmp_path / "lesion-triage-abcd1234"
+    (left / "redis").mkdir(parents=True)
+    (left / "lock").write_text("temporary\n")
+    os.utime(left, (1e9, 1e9))
+    errors = tmp_path / "err"
+    command = [sys.executable, "-m", "launch.cli", "local", "--json"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with errors.open("wb") as sink:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=sink)
+    local = Local(process, tmp_path, errors)
+    try:
+        local.wait_until_ready()
+        assert f"{left} is removed: a stack that was killed had left it." in local.sentences
+        assert not left.exists()
+        (folder,) = tmp_path.glob("lesion-triage-*")
+        kill(local.pids["broker"])
+        assert process.wait(END_S) == 1
+    finally:
+        process.kill()
+        process.communicate()
+    assert f"the logs are kept in {folder} " in local.sentences
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in kept} == {f"{part}.log" for part in PARTS}
+
+
 def test_a_signal_while_everything_is_being_stopped_does_not_cut_it_short(tmp_path: Path) -> None:
     """SIGTERM after the broker's death finds the stopping under way: the status still says 1 and nothing is left."""
     with ready(tmp_path, "--set", "scoring.drain_s=5") as local:

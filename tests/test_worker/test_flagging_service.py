@@ -277,6 +277,20 @@ def test_a_store_written_by_another_version_is_built_anew(embedded: Site) -> Non
     assert embedded.hooks.count(Happening.FLAGGED) == 1
 
 
+@pytest.mark.parametrize("part", ["images", "frames"])
+def test_a_study_that_the_store_evicted_in_part_is_built_anew(embedded: Site, part: str) -> None:
+    """A store short of memory drops single keys: what is left of a study must not be taken for all of it."""
+    embedded.append(*images(B, 1, 2)[:4])
+    with embedded.running():
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 2, "half settled")
+    embedded.client.delete(getattr(embedded.keys, part)(B))
+    embedded.append(*images(B, 1, 2)[4:])
+    with embedded.running():
+        wait_until(lambda: (one := embedded.item(B)) and one.images_settled == 4, "all settled")
+        assert embedded.state(B) == ("flagged", False)
+        assert len(embedded.images(B)) == 4
+
+
 def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: Site) -> None:
     """A memory-only broker was restarted: its offsets begin at 0, below what the store has seen."""
     here.append(*images(B, 1, 2))

@@ -152,6 +152,8 @@ class RedisView:
             parts = {frame_of(key.decode()): FrameFold.model_validate_json(value) for key, value in frames.items()}
         except ValidationError:
             raise DecodeError("stored study", fold) from None
+        if (known.images, known.frames) != (len(rows), len(parts)):  # the store evicted a part: what is left lies
+            raise DecodeError("stored study, in part", fold)
         return Study.stored(uid, self._rules, known, rows, parts)
 
     def _study(self, write: Write) -> dict[str, Any]:

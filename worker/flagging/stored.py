@@ -87,6 +87,8 @@ class StudyFold(Frozen):
     flagged_at: float | None = None
     lane: Lane = Lane.ROUTINE
     heading: Heading | None = None
+    images: int = 0  # how many rows, and
+    frames: int = 0  # how many frames are stored beside this: with fewer it is not to be trusted
     unreadable: tuple[str, ...] = ()  # hex of the keys of events that could not be read
 
     def in_new_log(self, epoch: int) -> "StudyFold":

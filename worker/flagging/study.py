@@ -160,6 +160,11 @@ class Study:
                 number: frame.model_copy(update={"offset": NEVER}) for number, frame in image.frames.items()
             }
 
+    def stored_fold(self) -> StudyFold:
+        """The fold as it is stored: it knows how much is stored beside it."""
+        frames = sum(len(image.frames) for image in self.images.values())
+        return self.fold.model_copy(update={"images": len(self.images), "frames": frames})
+
     def take_touched(self) -> Touched:
         """What changed since the last call."""
         touched, self._touched = self._touched, Touched()

@@ -180,7 +180,7 @@ class PartitionFold:
             offset=study.fold.offset,
             rank=item.rank,
             item=item.model_dump_json(),
-            fold=study.fold.model_dump_json(),
+            fold=study.stored_fold().model_dump_json(),
             images=images,
             frames=frames,
             history=[entry.model_dump_json() for entry in history],

@@ -21,6 +21,7 @@ from contracts.reasons import Reason
 from contracts.settings import Settings
 from launch.clients.kafka_call import make_consumer
 from launch.stack.triton_server import TritonServer
+from worker.scoring.custody import Custody
 
 pytestmark = pytest.mark.stack
 
@@ -270,6 +271,38 @@ def test_a_second_worker_takes_over_partitions_and_gives_them_back(
     assert all(isinstance(found[0], Scored) for found in events.values())
     assert told.counts["scored"] + other.counts["scored"] >= 48
     assert other.counts["scored"] > 0
+
+
+@pytest.mark.kafka
+def test_a_second_worker_leaves_untouched_partitions_alone(
+    kafka_broker: str,
+    faulty_triton: Any,
+    bench_of: Any,
+    running: Any,
+    told: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the first worker keeps is neither dropped nor assigned anew, so what is in work there goes on."""
+    moves: list[tuple[str, Custody, frozenset[Any]]] = []
+    for name in ("assign", "drop"):
+        inner = getattr(Custody, name)
+
+        def moved(self: Custody, partitions: Any, name: str = name, inner: Any = inner) -> None:
+            some = frozenset(partitions)
+            moves.append((name, self, some))
+            inner(self, some)
+
+        monkeypatch.setattr(Custody, name, moved)
+    bench = bench_of(kafka_broker, faulty_triton.grpc, cooperative=True)
+    with running(bench.settings, told):
+        until(lambda: told.last.get("partitions_assigned", 0.0) == 2 * PARTITIONS, "the first worker owns all")
+        first, before = moves[0][1], len(moves)
+        with running(bench.settings, type(told)()):
+            until(lambda: told.last["partitions_assigned"] < 2 * PARTITIONS, "the first worker gave some away")
+            until(lambda: any(one is not first and some for _, one, some in moves), "the second has them")
+            kept, during = first.partitions, moves[before:]
+    assert kept
+    assert not any(some & kept for _, one, some in during if one is first)
 
 
 @pytest.mark.kafka

@@ -34,6 +34,7 @@ from launch.local_stack import LocalStack
 from launch.scanner import host_and_port
 from launch.scanner_out import Scanner
 from launch.stack.part import StartFailed
+from launch.wording import counted
 
 LOOK_S = 0.4  # how often the list is read while it moves
 OPEN_S = 15.0  # for the live events to open on a busy machine
@@ -90,8 +91,14 @@ def say(sentence: str) -> None:
 def _own(folder: Path) -> list[DemoStudy]:
     found, left_out = studies_in(folder)
     if left_out:
-        say(f"{left_out} files of {folder} are no DICOM Part 10 files and are left out.")
+        say(_left_out(left_out, folder))
     return found
+
+
+def _left_out(files: int, folder: Path) -> str:
+    if files == 1:
+        return f"1 file of {folder} is no DICOM Part 10 file and is left out."
+    return f"{files} files of {folder} are no DICOM Part 10 files and are left out."
 
 
 def watch(stack: LocalStack, studies: Iterable[DemoStudy], rate: float) -> Board:
@@ -185,7 +192,8 @@ def tell(board: Board, wrong: list[str], stack: LocalStack, *, as_json: bool) ->
 def _sentence(board: Board) -> str:
     sent = result(board)["sent"]
     settled = sum(len(study.settled & study.sops) for study in board.studies.values())
-    return f"{settled} of {sent['images']} images settled; {sent['studies']} studies sent in {sent['seconds']:.1f} s."
+    images, studies = counted(sent["images"], "image"), counted(sent["studies"], "study", "studies")
+    return f"{settled} of {images} settled; {studies} sent in {sent['seconds']:.1f} s."
 
 
 def stay(stack: LocalStack) -> None:

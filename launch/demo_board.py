@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from launch.wording import counted
+
 FLAGGED, RECEIVING = "flagged", "receiving"
 ENDED = ("flagged", "not_flagged", "not_analysed")
 
@@ -134,10 +136,11 @@ def faults(board: Board) -> list[str]:
     """Why the demo did not end well, one sentence each; empty: exit code 0."""
     told = [] if board.studies else ["nothing was sent"]
     for study in board.studies.values():
-        missing = len(study.sops - study.settled)
+        missing, images = len(study.sops - study.settled), counted(len(study.sops), "image")
+        refused = counted(len(study.refused), "image was", "images were")
         reasons = {
-            f"{len(study.refused)} images were refused ({_distinct(study.refused)})": bool(study.refused),
-            f"{missing} of {len(study.sops)} images are not settled exactly once": missing > 0,
+            f"{refused} refused ({_distinct(study.refused)})": bool(study.refused),
+            f"{missing} of {images} {'is' if missing == 1 else 'are'} not settled exactly once": missing > 0,
             "only a part of its images was sent": len(study.sops) < study.images,
             "it is not in the worklist": study.study_instance_uid not in board.order,
             f"it ended as {study.state or 'nothing'}": study.state not in ENDED,

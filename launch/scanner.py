@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from contracts.errors import SettingsError, TriageError
 from launch.scanner_in import Image, IsDirectoryRecord, NotSendable, Unreadable, files_under, image_in
 from launch.scanner_out import Outcome, Scanner, Sent, send_images
+from launch.wording import counted
 
 AeTitle = Annotated[str, typer.Option(help="AE title, at most 16 characters.")]
 
@@ -160,9 +161,6 @@ def sentence_of(summary: dict[str, Any]) -> str:
     troubles += [f"{path}: {why}" for path, why in summary["not_sendable"].items()]
     if summary["left_out"]:
         many = len(summary["left_out"])
-        troubles.append(
-            f"{many} file{'s'[: many > 1]} left out that {'are' if many > 1 else 'is'} no DICOM Part 10 file"
-        )
-    return f"{stored} of {summary['images']} images stored in {summary['seconds']} s" + "".join(
-        f"; {t}" for t in troubles
-    )
+        troubles.append(f"{counted(many, 'file')} left out that {'are' if many > 1 else 'is'} no DICOM Part 10 file")
+    images = counted(summary["images"], "image")
+    return f"{stored} of {images} stored in {summary['seconds']} s" + "".join(f"; {t}" for t in troubles)

@@ -1,6 +1,8 @@
 """The demo's pure parts: what is sent, what is measured, what it says, and when it may end with 0."""
 
 import itertools
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from pydicom.filebase import DicomBytesIO
 from rich.console import Console
 
 from contracts.errors import TriageError
+from launch.demo import _own, _sentence
 from launch.demo_board import ENDED, Board, faults, result
 from launch.demo_in import server_sent
 from launch.demo_studies import DemoStudy, Truth, default_studies, studies_in
@@ -129,9 +132,9 @@ def spoil(board: Board, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("unsettled", "1 of 3 images are not settled exactly once"),
+        ("unsettled", "1 of 3 images is not settled exactly once"),
         ("settled twice", "3 of 3 images are not settled exactly once"),
-        ("refused", "1 images were refused (0xC000)"),
+        ("refused", "1 image was refused (0xC000)"),
         ("not listed", "it is not in the worklist"),
         ("still receiving", "it ended as receiving"),
         ("partly sent", "only a part of its images was sent"),
@@ -258,6 +261,34 @@ def test_a_folder_without_dicom_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(TriageError, match="no DICOM file"):
         studies_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        (0, ""),
+        (1, "1 file of {} is no DICOM Part 10 file and is left out."),
+        (2, "2 files of {} are no DICOM Part 10 files and are left out."),
+    ],
+)
+def test_what_is_left_out_of_a_folder_of_your_own_is_counted_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], beside: int, said: str
+) -> None:
+    """One file is one file."""
+    shutil.copy(str(get_testdata_file("CT_small.dcm", download=False)), tmp_path)
+    for number in range(beside):
+        (tmp_path / f"notes-{number}.txt").write_text("x")
+    assert len(_own(tmp_path)) == 1
+    assert capsys.readouterr().err == (f"triage demo: {said.format(tmp_path)}\n" if said else "")
+
+
+def test_one_study_of_one_image_is_told_in_the_singular() -> None:
+    """The last sentence counts in words, as people do."""
+    board = good_run()
+    assert re.fullmatch(r"\d+ of 6 images settled; 2 studies sent in [\d.]+ s\.", _sentence(board))
+    del board.studies[BLEED]
+    board.studies[CLEAN].sops = {"1"}
+    assert re.fullmatch(r"\d of 1 image settled; 1 study sent in [\d.]+ s\.", _sentence(board))
 
 
 def test_server_sent_events_are_read_as_the_standard_says() -> None:

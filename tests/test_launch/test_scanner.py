@@ -366,6 +366,8 @@ def test_what_a_folder_holds_besides_is_counted_and_what_cannot_be_read_there_is
     summary = summary_of([], found.not_sendable, found.left_out)
     assert not all_well(summary)
     assert sentence_of(summary).endswith("1 file left out that is no DICOM Part 10 file")
+    assert sentence_of(summary).startswith("0 of 0 images stored in ")
+    assert sentence_of(summary | {"images": 1, "stored": 1}).startswith("1 of 1 image stored in ")
 
 
 def test_images_come_from_a_generator_as_well(node_of: Callable[..., Node]) -> None:

@@ -22,6 +22,7 @@ from worklist.answers import WorklistAnswer
 _FRAME_ROWS = 7  # lines of a screen that are not studies: status, header, notice, what is left
 _PIPE_WIDTH = 160  # characters of a line where there is no terminal
 _PIPE_ROWS = 1000  # the API's largest page
+_HINT = "; triage local and triage demo print the address of their worklist: give it with --url"
 _UNKNOWN = WorklistAnswer(status=QueueStatus.DEGRADED, items=(), total=0, as_of=0.0)
 
 
@@ -45,7 +46,7 @@ def queue(
     """Show the live reading list: the study to read first stands on top. Ctrl-C ends it."""
     console = _console()
     address, own_token = (url, "") if url else _from_settings(config)
-    with WorklistClient(address, token or own_token) as client:
+    with WorklistClient(address, token or own_token, "" if url else _HINT) as client:
 
         def ask() -> WorklistAnswer:
             return client.read(_rows(console))

@@ -14,10 +14,11 @@ _SAID_CHARS_MAX = 200  # of what the other side says: it may be anything
 
 
 class WorklistClient:
-    """One connection, kept. ``with WorklistClient(url, token) as client``."""
+    """One connection, kept. ``with WorklistClient(url, token) as client``. ``hint`` ends the sentence of no answer."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", hint: str = "") -> None:
         """Raises SettingsError on what is no http(s) URL."""
+        self._hint = hint
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"{url!r} is not the URL of a worklist, e.g. http://127.0.0.1:8090.")
@@ -37,7 +38,8 @@ class WorklistClient:
         try:
             answer = self._client.get("/v1/worklist", params={"limit": limit})
         except httpx.HTTPError as problem:
-            raise PeerAway(_PEER, f"no answer from {self._client.base_url} ({type(problem).__name__})") from None
+            asked = f"{self._client.base_url} ({type(problem).__name__})"
+            raise PeerAway(_PEER, f"no answer from {asked}{self._hint}") from None
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise PeerRefused(_PEER, "it asks for a token: give the right one with --token.")
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:

@@ -6,11 +6,13 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -121,9 +123,10 @@ def served(redis_server: RedisServer) -> Iterator[Served]:
         yield running
 
 
-def _queue(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _queue(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "launch.cli", "queue", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
 
 
 def test_once_prints_the_list_and_ends(served: Served) -> None:
@@ -159,6 +162,25 @@ def test_what_cannot_be_asked_is_one_sentence(url: str, code: int, said: str) ->
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_without_a_url_a_worklist_that_is_away_says_where_an_embedded_one_is_found() -> None:
+    """An embedded stack listens on a port of its own, which no setting knows: the sentence says who does."""
+    with hold_port_of_nobody() as port:
+        told = _queue("--once", TRIAGE_WORKLIST__PORT=str(port))
+        given = _queue("--once", "--url", f"http://127.0.0.1:{port}")
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (1, "", 1)
+    assert f"no answer from http://127.0.0.1:{port}" in told.stderr
+    assert "triage local and triage demo print the address of their worklist: give it with --url" in told.stderr
+    assert "--url" not in given.stderr
+
+
+@contextmanager
+def hold_port_of_nobody() -> Iterator[int]:
+    """A port that is taken and not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def test_the_live_list_redraws_until_ctrl_c(served: Served) -> None:

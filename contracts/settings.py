@@ -137,7 +137,9 @@ class FlaggingSettings(Section):
     """Flagging: when a study closes, when it must be told, in which order it is read."""
 
     quiet_s: Seconds = Field(10.0, description="no image for that long and all settled: the study closes")
-    deadline_s: Seconds = Field(300.0, description="after its last image a study is told by then, whatever happens")
+    deadline_s: Seconds = Field(
+        300.0, description="an image that waits longer makes its study not analysed (delayed), whatever happens"
+    )
     agree_slices: Count = Field(2, description="neighbouring slices that must be positive together")
     agree_extent_mm: Annotated[float, Field(ge=0)] = Field(
         3.0, description="along the slice normal, for thin slices: a finding spans at least that much"

@@ -72,6 +72,23 @@ def test_an_unsettled_study_never_closes_and_expires_once() -> None:
     assert due([study], START_S + 9999.0, 0.0, RULES) == []
 
 
+def test_images_that_go_on_arriving_do_not_put_the_deadline_off() -> None:
+    """With every scorer dead, a study that gets an image every four minutes is told as delayed after five."""
+    arrivals = [Logged(arrived(n), n, START_S + 240.0 * n) for n in range(4)]
+    study = study_of(*arrivals)
+    assert due([study], START_S + 299.0, 0.0, RULES) == []
+    (event,) = due([study], START_S + 721.0, 0.0, RULES)
+    assert isinstance(event, Expired)
+
+
+def test_a_deadline_counts_from_the_oldest_image_that_still_waits() -> None:
+    """A long study whose images are scored as they come is never late."""
+    log = [Logged(arrived(0), 0, START_S), Logged(scored(0), 1, START_S + 1.0), Logged(arrived(1), 2, START_S + 290.0)]
+    study = study_of(*log)
+    assert due([study], START_S + 500.0, 0.0, RULES) == []
+    assert len(due([study], START_S + 591.0, 0.0, RULES)) == 1
+
+
 def test_a_closed_study_is_left_alone_until_a_late_image_comes() -> None:
     """Then its quiet period starts again."""
     study = study_of(*logged([arrived(0), scored(0), Closed(study_instance_uid=STUDY, at=0.0, after_offset=1)]))

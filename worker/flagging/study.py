@@ -94,6 +94,12 @@ class Study:
         known = (self.fold.arrived_at, self.fold.implied_at)
         return next((at for at in known if at is not None), self.fold.last_arrival_at)
 
+    @property
+    def waiting_since(self) -> float:
+        """Arrival of the oldest image that waits for an outcome: later ones do not put its deadline off."""
+        waiting = (image.arrived_at for image in self.images.values() if not image.settled)
+        return min((at for at in waiting if at is not None), default=self.fold.last_arrival_at)
+
     def apply(self, logged: Logged) -> list[HistoryEntry]:
         """Folds one event in and tells the changes it made. At or before ``fold.offset`` it changes nothing."""
         if logged.offset <= self.fold.offset:

@@ -41,6 +41,11 @@ def _due(study: Study, broker_now: float, at: float, rules: FlaggingSettings) ->
     waited_s, fence = broker_now - study.fold.last_arrival_at, study.fold.last_image_offset
     if not study.unsettled and waited_s >= rules.quiet_s:
         return Closed(study_instance_uid=study.uid, at=at, after_offset=fence)
-    if study.unsettled and not study.fold.expired and waited_s >= rules.deadline_s:
+    if study.unsettled and not study.fold.expired and _overdue(study, broker_now - rules.deadline_s):
         return Expired(study_instance_uid=study.uid, at=at, after_offset=fence)
     return None
+
+
+def _overdue(study: Study, before: float) -> bool:
+    """Whether an image that arrived by then still waits. The study's own arrival is asked first: it costs nothing."""
+    return study.arrived_at <= before and study.waiting_since <= before

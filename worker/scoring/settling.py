@@ -115,13 +115,14 @@ class Settling:
         """Steps 3 to 7; whether every frame was scored."""
         work = Work(headers, record.value, record.place, self._now())
         with self._room(record, headers):
-            events = self._published(record, self._events(record, work))
+            appended = [(event, self._append(event)) for event in self._events(record, work)]
         with self._hooks.stage(Stage.SETTLE, headers.traceparent):
+            self._made_durable(record, appended)
             settled = self._custody.settle(record)
         if settled:
-            for event in events:
+            for event, _ in appended:
                 self._tell(event)
-        return all(isinstance(event, Scored) for event in events)
+        return all(isinstance(event, Scored) for event, _ in appended)
 
     @contextmanager
     def _room(self, record: Fetched, headers: ScanHeaders) -> Iterator[None]:
@@ -187,15 +188,13 @@ class Settling:
 
     # Appending
 
-    def _published(self, record: Fetched, events: Iterable[Event]) -> list[Event]:
+    def _made_durable(self, record: Fetched, appended: "list[tuple[Event, Future[Place]]]") -> None:
         """Every event is acknowledged, and the dead letter of an image at fault, when this returns."""
-        appended = [(event, self._append(event)) for event in events]
         fault = next((event for event, _ in appended if at_fault(event)), None)
         if isinstance(fault, NotAnalysed):
             self._bury(record, fault.reason, "")
         for event, first in appended:
             self._acknowledge(record, event, first)
-        return [event for event, _ in appended]
 
     def _append(self, event: Event) -> "Future[Place]":
         try:

@@ -2,13 +2,15 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from contracts.errors import NotAnalysable
-from contracts.hooks import Silent
+from contracts.hooks import Hooks, Silent, Stage
 from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.scans import Place, Scan
@@ -22,6 +24,7 @@ from worker.scoring.settling import Settling, Tools
 
 P = ("scans.routine", 0)
 MIB = 1024**2
+_SILENT = Silent()
 
 
 def _done() -> "Future[Place]":
@@ -60,11 +63,12 @@ def _custody(*records: Fetched) -> Custody:
     return custody
 
 
-def _settling(custody: Custody, payload_of: Any = None, faults: int = 0) -> Settling:
-    hooks = Silent()
+def _settling(
+    custody: Custody, payload_of: Any = None, faults: int = 0, hooks: Hooks = _SILENT, log: Any = None
+) -> Settling:
     analysis = Analysis(Budget(64 * MIB, 64 * MIB), threading.Semaphore(2), hooks)
     inference: Any = None  # no image gets that far
-    tools = Tools(custody, Faulty(faults), inference, analysis, payload_of, 1.0, Holding(100))
+    tools = Tools(custody, log or Faulty(faults), inference, analysis, payload_of, 1.0, Holding(100))
     return Settling(tools, hooks, time.monotonic, time.time)
 
 
@@ -107,6 +111,38 @@ def test_large_payloads_are_in_hand_one_after_the_other_within_the_bytes_of_the_
         thread.join(20.0)
     assert most == 1
     assert custody.committable() == {P: 6}
+
+
+def test_the_stage_of_settling_lasts_until_the_log_has_the_events() -> None:
+    """A log that does not answer is seen in the stage's gauge, not as a stage of no duration."""
+    told = headers_of(b"", "1.2", "1.2.0", claim="file:///0", digest="d")
+    custody = _custody(Fetched(Place(*P, 0), Lane.ROUTINE, b"1.2", tuple(told.encode()), b"", 0.0))
+    inside: list[Stage] = []
+
+    class Staged(Silent):
+        @contextmanager
+        def stage(self, stage: Stage, traceparent: str = "") -> Iterator[None]:
+            del traceparent
+            inside.append(stage)
+            try:
+                yield
+            finally:
+                inside.remove(stage)
+
+    def payload_of(scan: Scan) -> bytes:
+        raise NotAnalysable(Reason.PAYLOAD_MISSING, str(scan.headers.frames))
+
+    buried: list[list[Stage]] = []
+
+    class Watched(Faulty):
+        def dead(self, record: Any, reason: Any, detail: str) -> "Future[Place]":
+            buried.append(list(inside))
+            return super().dead(record, reason, detail)
+
+    record = custody.take()
+    assert record is not None
+    _settling(custody, payload_of, hooks=Staged(), log=Watched()).handle(record)
+    assert buried == [[Stage.SETTLE]]
 
 
 def test_one_payload_of_any_size_is_taken_alone() -> None:

@@ -5,6 +5,8 @@ An error of ours is one sentence on standard error: exit code 2 for a wrong sett
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -50,6 +52,11 @@ _COMMANDS: dict[str, _Lazy] = {
 class _Root(TyperGroup):
     """Knows every command by name and help; loads one when it is called; turns our errors into sentences."""
 
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        """Typer imports more while it reads the command line."""
+        with _interrupt_told():
+            return super().make_context(*arguments, **more)
+
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order of the data."""
         del ctx
@@ -67,15 +74,13 @@ class _Root(TyperGroup):
         return name, command and _load(_COMMANDS[args[0]], args[0]), rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Our errors end as one sentence, an interrupt as one word (Typer makes 130 of it, without any)."""
+        """Our errors end as one sentence."""
         try:
-            return self._invoke(ctx)
+            with _interrupt_told():
+                return self._invoke(ctx)
         except TriageError as problem:
             print(f"triage: {_one_line(problem)}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(problem, SettingsError) else 1) from None
-        except KeyboardInterrupt:
-            print("triage: interrupted", file=sys.stderr)
-            raise
 
     def _invoke(self, ctx: Any) -> Any:
         """A package that a command imports only when it works is told as one that it imports at once."""
@@ -86,6 +91,16 @@ class _Root(TyperGroup):
             if called not in _COMMANDS:
                 raise
             raise TriageError(_missing(called, _COMMANDS[called].extra, problem.name or "")) from None
+
+
+@contextmanager
+def _interrupt_told() -> Iterator[None]:
+    """Typer makes 130 of an interrupt, without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("triage: interrupted", file=sys.stderr)
+        raise
 
 
 def _one_line(problem: TriageError) -> str:

@@ -70,7 +70,7 @@ def test_training_without_its_packages_is_a_sentence() -> None:
     assert told.stderr.splitlines() == [needed]
 
 
-@pytest.mark.parametrize("imported", ["typer", "launch.commands", "launch.local", "launch.local_stack"])
+@pytest.mark.parametrize("imported", ["typer", "launch.commands", "pydantic", "launch.local", "launch.local_stack"])
 def test_an_interrupt_while_everything_is_imported_is_a_word_and_130(imported: str) -> None:
     """Ctrl-C in the first moments of `triage local`, at the import of that module: no traceback."""
     code = (

@@ -255,6 +255,17 @@ def test_the_stream_of_live_changes_is_capped(redis_make: RedisServer, store: St
     assert 100 <= store.client.xlen(store.keys.changes) < 300
 
 
+def test_live_changes_have_a_time_to_live_like_the_studies_they_tell_of(store: Store) -> None:
+    """They hold names too: on a quiet site the cap alone would keep them for years."""
+    old_ms = int((time.time() - 31 * DAY_S) * 1000)
+    store.client.xadd(store.keys.changes, {"event": "received", "item": "Doe^Jane"}, id=f"{old_ms}-0")
+    store.write(store.fold(store.view.take(0, "me", partitions=1)), FLAGGING)
+    assert store.told() == ["received", "flagged"]
+    assert [b"Doe" in fields[b"item"] for _, fields in store.client.xrange(store.keys.changes)] == [True, True]
+    assert min(store.client.xrange(store.keys.changes))[0] > f"{old_ms}-0".encode()
+    assert 0 < store.client.ttl(store.keys.changes) <= 30 * DAY_S
+
+
 def test_names_in_redis_hold_no_patient_data(store: Store) -> None:
     """Keys, members and fields name UIDs and digests; the patient is in values alone."""
     store.write(store.fold(store.view.take(0, "me", partitions=1)), FLAGGING)

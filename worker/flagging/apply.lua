@@ -49,5 +49,10 @@ for _, change in ipairs(batch.changes) do
   redis.call('XADD', CHANGES, 'MAXLEN', '~', batch.changes_max, '*',
     'event', change.event, 'uid', change.uid, 'item', change.item, 'offset', change.offset)
 end
+if #batch.changes > 0 then -- they name patients, as the studies do, and leave with them
+  local keep_s = tonumber(batch.keep_s)
+  redis.call('XTRIM', CHANGES, 'MINID', string.format('%d', (math.floor(tonumber(now_s())) - keep_s) * 1000))
+  redis.call('EXPIRE', CHANGES, keep_s)
+end
 redis.call('HSET', PARTITION, 'offset', batch.upto)
 return 'ok'

@@ -5,6 +5,7 @@ replica and a zombie are noticed by the write itself. Scripts may be repeated: r
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -87,6 +88,7 @@ class RedisView:
             "expect": str(batch.expect),
             "upto": str(batch.upto),
             "epoch": str(taken.epoch),
+            "keep_s": str(math.ceil(self._settings.keep_days * DAY_S)),
             "changes_max": str(self._settings.changes_max),
             "studies": [self._study(write) for write in batch.writes],
             "changes": [_change(told) for told in live],

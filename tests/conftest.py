@@ -4,6 +4,7 @@ A missing server fails in CI (``CI=true``) and skips elsewhere, with the reason.
 """
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from launch.stack.part import ProgramMissing
 from launch.stack.redis_server import RedisServer, redis_binary, valkey_binary
 from launch.stack.tansu import Tansu
 from launch.stack.triton_server import TritonServer
+
+# A shell that starts us in the background has SIGINT ignored, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVED_MODEL = "head_ct_lesion"

@@ -22,6 +22,11 @@ from launch.settings_print import as_toml, masked
 _DRAIN_MARGIN_S = 5.0  # closing clients after the last image is settled
 
 
+def _drain_s(settings: Settings) -> float:
+    """The longest that any service may need: scoring its own time; a door its last acknowledgement, then the log's."""
+    return max(settings.scoring.drain_s, 2 * settings.kafka.ack_timeout_s) + _DRAIN_MARGIN_S
+
+
 class Role(StrEnum):
     """The halves of the worker."""
 
@@ -92,7 +97,7 @@ def _serve(command: str, rooms: Sequence[str], settings: Settings, probe_port: i
     with sentence_for_missing(command, command):
         services = [service for room in rooms for service in _build(room, settings, observer)]
     probes = Probes(services, observer, settings.probes.host, probe_port)
-    raise typer.Exit(run_services(services, probes, log, settings.scoring.drain_s + _DRAIN_MARGIN_S))
+    raise typer.Exit(run_services(services, probes, log, _drain_s(settings)))
 
 
 def _build(room: str, settings: Settings, hooks: Hooks) -> list[Service]:

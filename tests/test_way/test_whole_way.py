@@ -134,6 +134,7 @@ def test_stow_and_a_resend_by_c_store_settle_once(stack: Stack, tmp_path: Path) 
     assert len(answer.json()["00081199"]["Value"]) == len(sent.files)
     assert senders.accepted(senders.storescu(stack.dicom, sent.files)) == len(sent.files)
     assert ended(stack, sent)["state"] == "flagged"
+    _one_outcome_each(stack, sent)
 
 
 @pytest.mark.stack
@@ -161,6 +162,7 @@ def test_kill_9_of_the_worker_in_mid_study_loses_and_doubles_nothing(stack: Stac
     os.kill(stack.pid("worker"), signal.SIGKILL)
     assert senders.accepted(senders.storescu(stack.dicom, sent.files[half:])) == len(sent.files) - half
     assert ended(stack, sent)["state"] == "flagged"
+    _one_outcome_each(stack, sent)
 
 
 @pytest.mark.stack
@@ -267,20 +269,34 @@ def _redis_keys(stack: Stack) -> list[str]:
 
 
 def _kafka_keys_and_headers(stack: Stack) -> list[str]:
+    topics = ("scans.stat", "scans.routine", "study.events", "scans.dead", "study.audit")
+    return [f"{record.key!r} {record.headers!r}" for record in _records(stack, topics)]
+
+
+def _records(stack: Stack, topics: tuple[str, ...]) -> list[Any]:
+    """Everything that lies on the topics now."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(bootstrap_servers=stack.addresses["kafka"], fetch_max_wait_ms=100)
     try:
-        topics = ("scans.stat", "scans.routine", "study.events", "scans.dead", "study.audit")
         places = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t) or ()]
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
-        found, quiet = [], 0
+        found: list[Any] = []
+        quiet = 0
         while quiet < 10:
             batch = consumer.poll(timeout_ms=300, max_records=100)
             quiet = 0 if batch else quiet + 1
-            for records in batch.values():
-                found += [f"{record.key!r} {record.headers!r}" for record in records]
+            found += [record for records in batch.values() for record in records]
         return found
     finally:
         consumer.close()
+
+
+def _one_outcome_each(stack: Stack, sent: Sent) -> None:
+    """In the log itself: every image has one outcome key, however often it was scored (design decision 3)."""
+    keys = {r.key.decode() for r in _records(stack, ("study.events",))}
+    parts = [key.split("|") for key in keys if key.startswith(f"{sent.uid}|")]
+    outcomes = [part[2] for part in parts if part[1] in {"scored", "not_analysed"}]
+    assert sorted(outcomes) == sorted(sent.sops)
+    assert sorted(part[2] for part in parts if part[1] == "arrived") == sorted(sent.sops)

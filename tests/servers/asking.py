@@ -52,7 +52,13 @@ def append(bootstrap: str, topic: str, value: bytes, within_s: float = 30.0, blo
 
 def read(bootstrap: str, topic: str, count: int, within_ms: int = 20_000) -> list[bytes]:
     """The first records of the topic's partition, fewer when no more come in time."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, fetch_max_wait_ms=100, consumer_timeout_ms=within_ms)
+    # a broker that has just come back may not know its offsets yet: then from the beginning, never from the end
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        fetch_max_wait_ms=100,
+        consumer_timeout_ms=within_ms,
+        auto_offset_reset="earliest",
+    )
     try:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek(TopicPartition(topic, 0), 0)

@@ -121,7 +121,7 @@ class KafkaNode(Part):
 
     def _format(self, identity: str) -> None:
         tool = [*_java("-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format"]
-        command = [*tool, "--cluster-id", identity, "--config", str(self._properties)]
+        command = [*tool, f"--cluster-id={identity}", "--config", str(self._properties)]
         with self.log.open("ab") as log:
             done = subprocess.run(
                 command,

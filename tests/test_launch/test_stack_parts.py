@@ -114,6 +114,15 @@ def test_apache_kafka_keeps_what_it_acknowledged_through_kill_and_new_ports(star
 
 
 @pytest.mark.kafka
+def test_apache_kafka_starts_with_an_identity_that_looks_like_an_option(start: Start, tmp_path: Path) -> None:
+    """One random cluster identity in 64 begins with a dash; the formatting tool must not take it for an option."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "cluster.id").write_text("-QjBmVX7Sm6Xe0yR0XH3aw", encoding="ascii")
+    assert start("kafka").alive()
+
+
+@pytest.mark.kafka
 def test_apache_kafka_makes_no_topic_by_itself(kafka_broker: str) -> None:
     """A send to a topic that does not exist fails: a misspelt topic never appears with a wrong partition count."""
     with pytest.raises(KafkaTimeoutError):

@@ -7,7 +7,7 @@ partitions are lost next, and what is still in work for them has no effect.
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from math import nan
 from typing import Any
@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import KafkaError
 
-from contracts.errors import PeerError
+from contracts.errors import PeerAway, PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.names import Lane, Topics
 from contracts.ports import Log
@@ -82,6 +82,7 @@ class ScanReader:
         listener = Rebalances(consumer, self._custody, self._group, self._hooks)
         try:
             with mapped():
+                _topics_known(consumer, self._lanes)
                 consumer.subscribe(topics=list(self._lanes), listener=listener)
                 while not stop.is_set():
                     self._turned_s = time.monotonic()
@@ -95,6 +96,12 @@ class ScanReader:
         if self._up is not up:
             self._up = up
             self._hooks.happened(Happening.PEER_UP, float(up), peer=PEER)
+
+
+def _topics_known(consumer: Any, topics: Iterable[str]) -> None:
+    """A group that is formed before its topics are known to the client gets no partitions, and keeps none for long."""
+    if not all(consumer.partitions_for_topic(topic) for topic in topics):
+        raise PeerAway(PEER, "the topics are not known yet")
 
 
 class Rebalances(AsyncConsumerRebalanceListener):

@@ -34,11 +34,6 @@ class Checkpoint:
         """One beyond the last fetched record; None before anything was fetched."""
         return self._next
 
-    @property
-    def oldest(self) -> int | None:
-        """The oldest unsettled offset, if any."""
-        return next(iter(self._open), None)
-
     def __len__(self) -> int:
         """Records fetched and not settled."""
         return len(self._open)

@@ -42,6 +42,15 @@ bench: ## measure, as ratios in one run; results go to bench/results/
 	@.make/env.sh $(TEST) requirements/test.txt
 	@$(TEST)/bin/python -m bench $(ARGS)
 
+chaos: ## strike the real stack with seeded faults and count what is lost: ARGS="--fault NAME --seed N --runs N --json"
+	@.make/env.sh $(TEST) requirements/test.txt
+	@.make/programs.sh
+	@PATH="$$PATH:/usr/sbin" $(TEST)/bin/python -m chaos $(ARGS)
+
+fuzz: ## throw a million malformed inputs at every door (ARGS="--inputs N --json")
+	@.make/env.sh $(TEST) requirements/test.txt
+	@$(TEST)/bin/python -m chaos.fuzz $(ARGS)
+
 train: ## make the default model again from its seed: phantoms, fit, evaluate, export
 	@.make/env.sh $(TEST) requirements/test.txt
 	@$(TEST)/bin/triage train --config training/configs/head_ct_lesion.toml $(ARGS)

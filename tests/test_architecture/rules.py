@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 # A room may import its own modules and contracts. ``launch`` may import every room; nobody imports ``launch``.
 ROOMS = ("contracts", "producer", "worker.scoring", "worker.flagging", "worklist")
-OURS = ("contracts", "producer", "worker", "worklist", "launch", "training", "bench", "tests")
+OURS = ("contracts", "producer", "worker", "worklist", "launch", "training", "bench", "chaos", "tests")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "contracts": ("contracts",),
     "producer": ("producer", "contracts"),

@@ -128,19 +128,60 @@ class Expired(_Event):
         return (self.kind,)
 
 
+class Lost(Frozen):
+    """Scoring: scans left a topic before they were scored (design decision 4). Speaks for a partition, not for a study.
+
+    Of the scans of ``lane`` in this partition, those appended before the record that is now the first one are gone:
+    images that arrived ``before`` that, less a margin, and are not settled are settled by flagging as RECORD_LOST.
+    Image events of their studies say so; this one changes no study by itself. Offsets: ``first`` is the first one that
+    is gone, ``upto`` the first one that is still there.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["lost"] = "lost"
+    lane: Lane
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    first: Annotated[int, Field(ge=0)]
+    upto: Annotated[int, Field(ge=0)]
+    before: float | None = None  # epoch seconds by broker append time; None: nothing is left, so this event's own
+    at: float  # epoch seconds by the writer's clock: for people
+
+    @property
+    def key(self) -> bytes:
+        """Names no study: the newest of a partition says all that an older one said."""
+        return f"|{self.kind}|{self.topic}|{self.partition}".encode()
+
+
 StudyEvent: TypeAlias = Annotated[Arrived | Scored | NotAnalysed | Closed | Expired, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[StudyEvent] = TypeAdapter(StudyEvent)
+AnyEvent: TypeAlias = StudyEvent | Lost
+_STUDY: TypeAdapter[StudyEvent] = TypeAdapter(StudyEvent)
+_ANY: TypeAdapter[AnyEvent] = TypeAdapter(
+    Annotated[Arrived | Scored | NotAnalysed | Closed | Expired | Lost, Field(discriminator="kind")]
+)
 
 
-def encode(event: StudyEvent) -> bytes:
+def encode(event: AnyEvent) -> bytes:
     """The record value."""
     return event.model_dump_json().encode()
 
 
 def decode(value: bytes) -> StudyEvent:
-    """Raises DecodeError, carrying the bytes, on anything but an event of this schema."""
+    """Raises DecodeError, carrying the bytes, on anything but an event of a study of this schema."""
     try:
-        return _ADAPTER.validate_json(value)
+        return _STUDY.validate_json(value)
     except ValidationError as problem:
-        kinds = ", ".join(sorted({error["type"] for error in problem.errors()}))
-        raise DecodeError(f"study event: {kinds}", value) from None
+        raise _unreadable(value, problem) from None
+
+
+def decode_any(value: bytes) -> AnyEvent:
+    """As ``decode``, but takes what speaks for a partition too."""
+    try:
+        return _ANY.validate_json(value)
+    except ValidationError as problem:
+        raise _unreadable(value, problem) from None
+
+
+def _unreadable(value: bytes, problem: ValidationError) -> DecodeError:
+    kinds = ", ".join(sorted({error["type"] for error in problem.errors()}))
+    return DecodeError(f"study event: {kinds}", value)

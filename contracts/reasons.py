@@ -60,6 +60,7 @@ class Reason(StrEnum):
     PIXELS_OVER_BUDGET = "pixels_over_budget"
     PAYLOAD_MISSING = "payload_missing"
     RECORD_UNREADABLE = "record_unreadable"
+    RECORD_LOST = "record_lost"
     MODEL_REFUSED = "model_refused"
     MODEL_ANSWER_INVALID = "model_answer_invalid"
     DELAYED = "delayed"
@@ -109,6 +110,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.PIXELS_OVER_BUDGET: "Decoding would exceed the memory budget.",
     Reason.PAYLOAD_MISSING: "The stored payload of this image is gone or differs from its digest.",
     Reason.RECORD_UNREADABLE: "The record on the topic could not be read.",
+    Reason.RECORD_LOST: "The image left the topic before it could be analysed.",
     Reason.MODEL_REFUSED: "The inference server refused the image.",
     Reason.MODEL_ANSWER_INVALID: "The model's answer was not a valid score.",
     Reason.DELAYED: "The image was not analysed before the study's deadline.",

@@ -106,6 +106,21 @@ def test_event_keys_begin_with_the_study_and_hold_no_patient_data(event: events.
     assert set(key) <= set(string.digits + string.ascii_letters + "._|-")
 
 
+@given(st.builds(events.Lost, at=times, partition=offsets, first=offsets, upto=offsets, topic=uids))
+def test_what_left_a_topic_is_told_for_a_partition_and_names_no_study(event: events.Lost) -> None:
+    """It survives the round trip, its key begins with no study, and who reads only studies gets the decode error."""
+    assert events.decode_any(events.encode(event)) == event
+    assert event.key.startswith(b"|lost|")
+    with pytest.raises(DecodeError):
+        events.decode(events.encode(event))
+
+
+@given(study_events)
+def test_who_reads_every_event_reads_those_of_studies_alike(event: events.StudyEvent) -> None:
+    """One codec: the wider reader gives the same events."""
+    assert events.decode_any(events.encode(event)) == event
+
+
 def test_a_patient_does_not_print_itself() -> None:
     """A repr ends up in logs; so neither repr nor str shows a patient's data."""
     patient = Patient(name="DOE^JANE", patient_id="4711", birth_date="19700101")

@@ -1,0 +1,149 @@
+"""Our services and their peers die, freeze, come and go."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from chaos.faults.signals_call import freeze, thaw
+from chaos.faults.trouble import ABSENCE, BLINK, Begin, Choose, Shown, Span, Trouble, back, during, names, repeated
+from chaos.scenario import Fault, Load, Rig
+from launch.stack.part import Part
+
+CHURN_S = 5.0  # a member joins and leaves that often
+BETWEEN = Span(1.0, 3.0)
+
+
+def one_producer(rig: Rig, dice: Random) -> Sequence[Part]:
+    """Any."""
+    return [dice.choice(rig.producers)]
+
+
+def one_worker(rig: Rig, dice: Random) -> Sequence[Part]:
+    """Any."""
+    return [dice.choice(rig.workers)]
+
+
+def all_workers(rig: Rig, _: Random) -> Sequence[Part]:
+    """Nobody scores and nobody flags."""
+    return rig.workers
+
+
+def the_worklist(rig: Rig, _: Random) -> Sequence[Part]:
+    """There is one."""
+    return [rig.worklist]
+
+
+def every_service(rig: Rig, _: Random) -> Sequence[Part]:
+    """All that is ours."""
+    return [*rig.producers, *rig.workers, rig.worklist]
+
+
+def everything(rig: Rig, dice: Random) -> Sequence[Part]:
+    """Ours and what we stand on."""
+    return [*rig.brokers, rig.redis, rig.triton, *every_service(rig, dice)]
+
+
+def killed(choose: Choose) -> Begin:
+    """Kill -9, all victims at once."""
+
+    def begin(rig: Rig, dice: Random) -> Trouble:
+        victims = choose(rig, dice)
+        for part in victims:
+            part.strike()
+        for part in victims:
+            part.kill()
+        return Trouble(f"kill -9 of {names(victims)}", lambda: _up(rig, victims))
+
+    return begin
+
+
+def _up(rig: Rig, victims: Sequence[Part]) -> None:
+    """Peers first: a service answers when it sees them."""
+    peers = [part for part in victims if part in (*rig.brokers, rig.redis, rig.triton)]
+    back(peers)
+    back([part for part in victims if part not in peers])
+
+
+def frozen(choose: Choose) -> Begin:
+    """SIGSTOP; whoever comes back does not know how long it was away."""
+
+    def begin(rig: Rig, dice: Random) -> Trouble:
+        victims = choose(rig, dice)
+        freeze(victims)
+        return Trouble(f"SIGSTOP of {names(victims)}", lambda: thaw(victims))
+
+    return begin
+
+
+def rolling(choose: Choose) -> Callable[[Rig, Random], str]:
+    """SIGTERM, end, start, one after the other. Raises Shown when one does not end by itself, in time, with 0."""
+
+    def act(rig: Rig, dice: Random) -> str:
+        victims = dice.sample(parts := choose(rig, dice), len(parts))
+        problems = [problem for part in victims if (problem := _restarted(rig, part))]
+        if problems:
+            raise Shown("; ".join(problems))
+        return f"SIGTERM and restart of {names(victims)}, one after the other"
+
+    return act
+
+
+def _restarted(rig: Rig, part: Part) -> str:
+    """What was wrong with its end."""
+    part.ask_to_stop()
+    part.wait_until_stopped(part.stop_limit_s)
+    ending = "" if part.status == 0 else f"{part.folder.name} ended with {part.ending} after SIGTERM"
+    rig.revive(part)
+    return ending
+
+
+def churn(rig: Rig, dice: Random) -> str:
+    """A third worker joins and leaves, now with a word, now without."""
+    endings = [dice.choice(("SIGTERM", "SIGKILL")) for _ in range(dice.randint(3, 4))]
+    for ending in endings:
+        _joins_and_leaves(rig, ending)
+    return f"a third worker came and went every {CHURN_S:.0f} s: {', '.join(endings)}"
+
+
+def _joins_and_leaves(rig: Rig, ending: str) -> None:
+    extra = rig.extra_worker()
+    try:
+        extra.launch()
+        rig.pause(CHURN_S)
+        if ending == "SIGKILL":
+            extra.kill()
+        extra.ask_to_stop()
+        extra.wait_until_stopped(extra.stop_limit_s)
+        if extra.status != 0 and ending == "SIGTERM":
+            raise Shown(f"the third worker ended with {extra.ending} after SIGTERM")
+    finally:
+        extra.close()
+
+
+def faults(hold: float) -> tuple[Fault, ...]:
+    """The rows; ``hold`` scales what has no timeout to outlast."""
+    blink, long = BLINK.scaled(hold), Load(studies=36)
+    return (
+        Fault(
+            "kill_producer",
+            "Success means durable, whoever answered it",
+            repeated(during(killed(one_producer), blink), (1, 3), BETWEEN),
+        ),
+        Fault("kill_worker", "what it had not settled is scored again", during(killed(one_worker), blink, ABSENCE)),
+        Fault("kill_workers", "all of scoring and flagging gone at once", during(killed(all_workers), blink)),
+        Fault("kill_worklist", "it holds nothing", during(killed(the_worklist), blink)),
+        Fault("kill_services", "a power cut of all that is ours", during(killed(every_service), blink)),
+        Fault("kill_everything", "a power cut of brokers, Redis and Triton too", during(killed(everything), blink)),
+        Fault(
+            "zombie_worker",
+            "a worker that returns after its partitions moved changes nothing",
+            during(frozen(one_worker), ABSENCE),
+        ),
+        Fault(
+            "zombie_producer",
+            "a door that freezes amid an image acknowledges nothing it lost",
+            during(frozen(one_producer), ABSENCE),
+        ),
+        Fault("membership_churn", "rebalances without end settle every image once", churn, long),
+        Fault("rolling_restart_workers", "what is in flight is finished or handed back", rolling(all_workers), long),
+        Fault("rolling_restart_all", "a new release goes in while scanners send", rolling(every_service), long),
+    )

@@ -18,9 +18,7 @@ def jumped(ahead_s: float) -> Begin:
         struck = dice.sample(parts, dice.randint(1, len(parts)))
         for part in struck:
             rig.clock(part, ahead_s)
-        return Trouble(
-            f"clock {ahead_s:+.0f} s of {names(struck)}", lambda: [rig.clock(p, 0.0) for p in struck] and None
-        )
+        return Trouble(f"clock {ahead_s:+.0f} s of {names(struck)}", each(lambda part: rig.clock(part, 0.0), struck))
 
     return begin
 

@@ -12,7 +12,6 @@ from chaos.scenario import Act, Rig
 from contracts.errors import TriageError
 from launch.stack.part import Part, StartFailed, wait_until_all_answer
 
-
 Ended = TypeVar("Ended")
 
 

@@ -32,6 +32,7 @@ class Happening(StrEnum):
     RECEIVED = "received"
     DUPLICATE = "duplicate"
     REFUSED = "refused"
+    EXECUTABLE = "executable"
     SCORED = "scored"
     NOT_ANALYSED = "not_analysed"
     DEAD_LETTER = "dead_letter"

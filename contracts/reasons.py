@@ -32,9 +32,13 @@ class Reason(StrEnum):
     SOP_INSTANCE_MISMATCH = "sop_instance_mismatch"
     STUDY_MISMATCH = "study_mismatch"
     TOO_LARGE = "too_large"
+    TOO_COMPLEX = "too_complex"
     NOT_ALLOWED = "not_allowed"
     BROKER_AWAY = "broker_away"
     BUFFER_FULL = "buffer_full"
+    TOO_MANY = "too_many"
+    TOO_SLOW = "too_slow"
+    PROTOCOL = "protocol"
     STORE_AWAY = "store_away"
 
     # excluded
@@ -88,9 +92,13 @@ SENTENCES: dict[Reason, str] = {
     Reason.SOP_INSTANCE_MISMATCH: "The data set's SOPInstanceUID differs from the one announced.",
     Reason.STUDY_MISMATCH: "The object does not belong to the study named in the request.",
     Reason.TOO_LARGE: "The object is larger than this service takes.",
+    Reason.TOO_COMPLEX: "The object has more elements, or sequences nested deeper, than this service takes.",
     Reason.NOT_ALLOWED: "The sender is not on the list of allowed peers.",
     Reason.BROKER_AWAY: "The message broker did not acknowledge the object; send it again later.",
     Reason.BUFFER_FULL: "The send buffer is full; send the object again later.",
+    Reason.TOO_MANY: "The sender has as many connections, or requests, as one sender may have; try again later.",
+    Reason.TOO_SLOW: "The sender was silent, or sent too slowly, for too long.",
+    Reason.PROTOCOL: "The sender broke the protocol, or a limit of it.",
     Reason.STORE_AWAY: "The store for large objects did not take the object; send it again later.",
     Reason.LOCALIZER: "A localiser (scout) is not read as a slice.",
     Reason.DERIVED: "A derived or reformatted image is not scored.",

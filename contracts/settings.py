@@ -80,6 +80,9 @@ class PayloadSettings(Section):
     url: str = Field("", description="fsspec URL, e.g. file:///var/lib/triage/payload or s3://…; empty: none taken")
     inline_limit_bytes: Bytes = Field(8 * MIB, description="larger instances go to the claim check")
     max_bytes: Bytes = Field(2 * GIB, description="larger instances are refused")
+    min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        1 * GIB, description="a disk with less left takes no payload (0xA700): what runs full loses more than one image"
+    )
 
 
 class LaneRule(Section):
@@ -108,7 +111,7 @@ class ProducerSettings(Section):
     calling_aes: tuple[str, ...] = Field((), description="accepted calling AE titles; empty: any")
     max_associations: Count = Field(64, description="associations at once")
     max_pdu_bytes: Bytes = Field(1 * MIB, description="PDU length we announce (PS3.8 D.1)")
-    network_timeout_s: Seconds = Field(60.0, description="an association silent that long is closed")
+    network_timeout_s: Seconds = Field(60.0, description="an association silent that long is closed (idle)")
     stow_host: str = Field("127.0.0.1", description="address of the STOW-RS listener")
     stow_port: Port = Field(11114, description="port of the STOW-RS listener; 0 takes a free one")
     stow_max_body_bytes: Bytes = Field(4 * GIB, description="larger requests get 413")
@@ -119,6 +122,55 @@ class ProducerSettings(Section):
         (LaneRule(priority="high"), LaneRule(description=r"\b(stat|emergency|trauma|stroke|code)\b")),
         description="which images take the stat lane; the first rule that matches wins, none is routine",
     )
+
+
+class LimitSettings(Section):
+    """What the doors take at most, whoever sends it: each cap holds before anything is parsed, inflated or decoded."""
+
+    memory_bytes: Bytes = Field(2 * GIB, description="bytes of unsettled objects in all doors together; over it 0xA700")
+    associate_bytes: Bytes = Field(
+        256 * KIB, description="A-ASSOCIATE-RQ; 128 contexts of 40 transfer syntaxes need some 140 KiB (PS3.8 9.3.2)"
+    )
+    associate_items: Count = Field(8192, description="items within it: contexts, transfer syntaxes, user information")
+    command_set_bytes: Bytes = Field(64 * KIB, description="DIMSE command set; real ones stay below 1 KiB (PS3.7 6.3)")
+    message_fragments: Count = Field(
+        1_000_000, description="PDVs of one message; 2 GiB in fragments of 4 KiB need half of that"
+    )
+    messages_waiting: Count = Field(
+        16, description="requests of one association not yet answered; we negotiate one at a time (PS3.7 D.3.3.3)"
+    )
+    associations_per_address: Count = Field(32, description="of one remote address: one greedy peer leaves room")
+    associations_per_title: Count = Field(
+        16, description="of one calling AE title at one address; not across addresses, as a title can be forged"
+    )
+    unasked_connections: Count = Field(
+        64, description="connections that asked for nothing yet, per listener; the oldest of the busiest address yields"
+    )
+    first_pdu_s: Seconds = Field(5.0, description="from connecting to a complete A-ASSOCIATE-RQ; scanners take ms")
+    pdu_s: Seconds = Field(30.0, description="from a PDU's first byte to its last: 1 MiB at 35 kB/s")
+    slow_grace_s: Seconds = Field(60.0, description="a message or body may be slow for that long, then")
+    slow_bytes_per_s: Bytes = Field(1 * KIB, description="it is ended below that mean rate; a modem is faster")
+    inflate_ratio: Count = Field(100, description="CT slices deflate 2- to 4-fold, masks 50-fold; a bomb 1,000-fold")
+    inflated_bytes: Bytes = Field(256 * MIB, description="largest deflated data set, inflated; counted in memory_bytes")
+    sequence_depth: Count = Field(32, description="sequences within sequences; structured reports stay below 15")
+    elements: Count = Field(
+        300_000, description="elements and fragments of one object; 2,000 enhanced frames need some 100,000"
+    )
+    pixel_bytes: Bytes = Field(
+        64 * GIB, description="rows x columns x frames x samples x bytes announced; scoring has a budget of its own"
+    )
+    http_requests: Count = Field(64, description="STOW-RS requests at once; more get 503 with Retry-After")
+    http_requests_per_address: Count = Field(32, description="of one remote address")
+    http_head_bytes: Bytes = Field(16 * KIB, description="request line and headers of a STOW-RS request")
+    http_head_s: Seconds = Field(10.0, description="from connecting, or from the last answer, to the head's end")
+    http_silence_s: Seconds = Field(20.0, description="a request body silent that long gets 408")
+    stow_parts: Count = Field(10_000, description="parts of one STOW-RS request; more get 413")
+
+    @model_validator(mode="after")
+    def _room_for_others(self) -> Self:
+        if self.inflated_bytes > self.memory_bytes:
+            raise ValueError("inflated_bytes must not exceed memory_bytes: no deflated object could ever be taken")
+        return self
 
 
 class ScoringSettings(Section):
@@ -209,6 +261,7 @@ class Settings(Section):
     triton: TritonSettings = TritonSettings()
     payload: PayloadSettings = PayloadSettings()
     producer: ProducerSettings = ProducerSettings()
+    limits: LimitSettings = LimitSettings()
     scoring: ScoringSettings = ScoringSettings()
     flagging: FlaggingSettings = FlaggingSettings()
     worklist: WorklistSettings = WorklistSettings()

@@ -42,7 +42,8 @@ def answers(hu: NDArray[Any], spacing_mm: NDArray[Any]) -> Answers:
 
 def spoilt(sound: Answers, mood: Mood) -> Answers:
     """What the mood makes of an answer."""
-    return _MOODS.get(mood, lambda answer: answer)(sound)
+    spoil = _MOODS.get(mood)
+    return spoil(sound) if spoil else sound
 
 
 def _not_numbers(sound: Answers) -> Answers:

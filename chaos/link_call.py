@@ -22,6 +22,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, for 0 s: close() sends RST and
 
 Address = tuple[str, int]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Pieces = asyncio.Queue[tuple[float, bytes]]  # due by the loop's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class TcpLink:
         """Ends every connection and lets the port go."""
         if self._loop.is_closed():
             return
-        self._wait(self._suffer(Trouble(cut=True)))
+        self._wait(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(TURN_LIMIT_S)
         self._loop.close()
@@ -119,6 +120,13 @@ class TcpLink:
             await self._listen()
         await asyncio.sleep(0)  # the resets are on their way when the caller goes on
 
+    async def _end(self) -> None:
+        await self._suffer(Trouble(cut=True))
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, (reader, writer))
         self._connections.add(connection)
@@ -145,8 +153,7 @@ class _Connection:
             self.reset()
             return
         self._writers.append(target[1])
-        with suppress(OSError):
-            await asyncio.gather(self._pass_on(self._caller, target), self._pass_on(target, self._caller, answers=True))
+        await asyncio.gather(self._pass_on(self._caller, target), self._pass_on(target, self._caller, answers=True))
         for writer in self._writers:
             writer.close()
 
@@ -158,39 +165,40 @@ class _Connection:
 
     async def _pass_on(self, source: Stream, sink: Stream, *, answers: bool = False) -> None:
         """Pieces wait for their time in a queue, so that a delay is a delay and no lower rate."""
-        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
+        pieces: Pieces = asyncio.Queue(PIECES)
         delivery = asyncio.create_task(self._deliver(pieces, sink[1], answers=answers))
         piece = b"-"
-        while piece and not delivery.done():
+        while piece:
             try:
                 piece = await source[0].read(PIECE_BYTES)
-            except OSError:  # the sender reset it: so is the receiver's side
+            except OSError:  # this side was reset: so is the other
                 self.reset()
-                break
+                piece = b""
             await pieces.put((self._link.trouble.delay_s + asyncio.get_running_loop().time(), piece))
         await delivery
 
-    async def _deliver(
-        self, pieces: "asyncio.Queue[tuple[float, bytes]]", sink: asyncio.StreamWriter, *, answers: bool
-    ) -> None:
-        while not sink.is_closing():
+    async def _deliver(self, pieces: Pieces, sink: asyncio.StreamWriter, *, answers: bool) -> None:
+        piece = b"-"
+        while piece:  # the empty piece is the end of the stream
             due_s, piece = await pieces.get()
             await asyncio.sleep(due_s - asyncio.get_running_loop().time())
+            if sink.is_closing():
+                continue
             if answers and self._link.trouble.one_way:
                 self.tampered = True
-            elif not piece:
+            elif piece:
+                await self._write(piece, sink)
+            else:
                 with suppress(OSError):
                     sink.write_eof()
-            else:
-                await self._write(piece, sink)
-            if not piece:
-                return
 
     async def _write(self, piece: bytes, sink: asyncio.StreamWriter) -> None:
         passed = piece if self.left_bytes is None else piece[: self.left_bytes]
-        with suppress(OSError):
+        try:
             sink.write(passed)
             await sink.drain()
+        except OSError:
+            self.reset()
         if self.left_bytes is not None:
             self.left_bytes -= len(passed)
             if self.left_bytes <= 0:

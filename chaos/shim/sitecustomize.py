@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 — found on PYTHONPATH, not imported as a package
 """Loaded by a producer's interpreter before anything else: the file store's disk fails when a control file says so.
 
 ``CHAOS_DISK_FOLDER`` is the store, ``CHAOS_DISK_FILE`` holds a word of ``chaos.scenario.Disk``. A full disk takes half
@@ -45,7 +46,7 @@ def _open_below(file: Any, mode: str = "r", *others: Any, **named: Any) -> Any:
 
 def _fsync_below(handle: Any) -> None:
     number = handle if isinstance(handle, int) else handle.fileno()
-    if _ours(os.readlink(f"/proc/self/fd/{number}")) and _said() == "sync_fails":
+    if _ours(str(Path(f"/proc/self/fd/{number}").readlink())) and _said() == "sync_fails":
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     _fsync(handle)
 

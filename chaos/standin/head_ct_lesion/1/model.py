@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 — Triton's layout, not a package
 """Triton's Python backend around the stand-in's rule (chaos/bright_block.py), in the mood that a file names."""
 
 import os

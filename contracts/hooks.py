@@ -56,6 +56,10 @@ class Happening(StrEnum):
     PEER_UP = "peer_up"
     ASSOCIATIONS = "associations"
     LIVE_READERS = "live_readers"
+    COMMITMENT_REQUESTED = "commitment_requested"
+    COMMITMENT_PENDING = "commitment_pending"
+    COMMITMENT_REPORTED = "commitment_reported"
+    COMMITMENT_UNDELIVERED = "commitment_undelivered"
     FAULT = "fault"
 
 

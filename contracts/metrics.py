@@ -81,5 +81,15 @@ METRICS: dict[Happening, Metric] = {
     Happening.PEER_UP: Metric("triage_peer_up", _G, "1 while a peer answers.", ("peer",)),
     Happening.ASSOCIATIONS: Metric("triage_associations", _G, "DICOM associations open now."),
     Happening.LIVE_READERS: Metric("triage_live_readers", _G, "Readers of the live event stream."),
+    Happening.COMMITMENT_REQUESTED: Metric(
+        "triage_commitment_requests", _C, "Storage commitment requests (N-ACTION) by the answer.", ("answer",)
+    ),
+    Happening.COMMITMENT_PENDING: Metric("triage_commitment_pending", _G, "Storage commitment reports owed here now."),
+    Happening.COMMITMENT_REPORTED: Metric(
+        "triage_commitment_reports", _C, "Storage commitment transactions that ended, by outcome.", ("outcome",)
+    ),
+    Happening.COMMITMENT_UNDELIVERED: Metric(
+        "triage_commitment_undelivered", _C, "Storage commitment reports that did not get through, by reason.", ("why",)
+    ),
     Happening.FAULT: Metric("triage_faults", _C, "Unexpected errors that a guard caught.", ("where",)),
 }

@@ -46,6 +46,11 @@ class Topics:
         """State changes and people's decisions; never compacted."""
         return f"{self.prefix}study.audit"
 
+    @property
+    def commitments(self) -> str:
+        """Storage commitments asked for and not yet reported (PS3.4 Annex J); compacted, tombstoned when reported."""
+        return f"{self.prefix}commitments"
+
     def lane(self, lane: Lane) -> str:
         """The scan topic of a lane."""
         return self.stat if lane is Lane.STAT else self.routine
@@ -53,11 +58,12 @@ class Topics:
     @property
     def all(self) -> tuple[str, ...]:
         """Every topic, in the order of the data."""
-        return (self.stat, self.routine, self.events, self.dead, self.audit)
+        return (self.stat, self.routine, self.events, self.dead, self.audit, self.commitments)
 
 
 SCORING_GROUP = "triage-scoring"
 FLAGGING_GROUP = "triage-flagging"
+COMMITMENT_GROUP = "triage-commitment"
 
 BEAT_S = 2.0  # how often the owner of a partition says in Redis that it lives; well below worklist.stale_s
 

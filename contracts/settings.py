@@ -6,7 +6,7 @@ Reading environment and file is done in ``launch/settings_in.py``.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from contracts.findings import Urgency
 from contracts.names import Lane
@@ -17,6 +17,8 @@ Count = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
+AE_TITLE_LENGTH = 16  # PS3.5 6.2
+LAST_PORT = 65535
 
 
 class Section(BaseModel):
@@ -122,6 +124,38 @@ class ProducerSettings(Section):
         (LaneRule(priority="high"), LaneRule(description=r"\b(stat|emergency|trauma|stroke|code)\b")),
         description="which images take the stat lane; the first rule that matches wins, none is routine",
     )
+    commitment: bool = Field(True, description="offer Storage Commitment Push Model (PS3.4 Annex J)")
+    commitment_peers: dict[str, str] = Field(
+        {}, description="calling AE title to host:port: where its commitment reports go when its association is gone"
+    )
+    commitment_references: Count = Field(
+        20_000,
+        description="instances of one commitment request; a CT of the whole body has some 5,000; more get 0x0213",
+    )
+    commitment_pending_bytes: Bytes = Field(
+        64 * MIB, description="requests whose report is owed, held in memory; above it 0x0213"
+    )
+    commitment_wait_s: Seconds = Field(
+        300.0, description="an instance that cannot be proven durable within that time is reported as failed (0x0110)"
+    )
+    commitment_retry_s: Seconds = Field(
+        86400.0, description="a report is tried that long, then given up: peers are down for a night, not for a week"
+    )
+    commitment_index: str = Field(
+        "",
+        description="folder of the index of what is durable (some 150 bytes an image); empty: the system's temporary",
+    )
+
+    @field_validator("commitment_peers")
+    @classmethod
+    def _addresses(cls, peers: dict[str, str]) -> dict[str, str]:
+        for title, address in peers.items():
+            host, _, port = address.rpartition(":")
+            if not (
+                0 < len(title.strip()) <= AE_TITLE_LENGTH and host and port.isdecimal() and 0 < int(port) <= LAST_PORT
+            ):
+                raise ValueError("each peer needs an AE title of up to 16 characters and host:port")
+        return peers
 
 
 class LimitSettings(Section):

@@ -55,6 +55,7 @@ def wanted(settings: KafkaSettings) -> dict[str, Configs]:
         topics.events: every | {"cleanup.policy": "compact", "retention.ms": str(FOREVER_MS)},
         topics.dead: scans,
         topics.audit: every | {"cleanup.policy": "delete", "retention.ms": str(FOREVER_MS)},
+        topics.commitments: every | {"cleanup.policy": "compact", "retention.ms": str(FOREVER_MS)},
     }
 
 
@@ -75,18 +76,28 @@ def create_missing(settings: KafkaSettings) -> None:
     the broker's own partition count (kafka-python ignores allow_auto_create_topics).
     """
     with admin(settings) as client:
-        missing = wanted(settings).keys() - set(client.list_topics())
+        existing = set(client.list_topics())
+        missing = wanted(settings).keys() - existing
         if missing and not settings.create_topics:
             raise SettingsError(f"Topics are missing and create_topics is off: {', '.join(sorted(missing))}.")
         if missing:
-            _create(client, settings, missing)
+            _create(client, settings, missing, _count_for_new(client, settings, existing))
 
 
-def _create(client: KafkaAdminClient, settings: KafkaSettings, names: set[str]) -> None:
+def _count_for_new(client: KafkaAdminClient, settings: KafkaSettings, existing: set[str]) -> int:
+    """A topic that a later version of ours adds gets the count that the older ones have, whatever the setting says."""
+    topics = topics_of(settings)
+    older = set(topics.all) - {topics.commitments}
+    if not older <= existing:
+        return settings.partitions
+    return one_count({told["name"]: len(told["partitions"]) for told in client.describe_topics(sorted(older))})
+
+
+def _create(client: KafkaAdminClient, settings: KafkaSettings, names: set[str], partitions: int) -> None:
     configs = wanted(settings)
     for name in sorted(names):
         topic = {
-            "num_partitions": settings.partitions,
+            "num_partitions": partitions,
             "replication_factor": settings.replication,
             "configs": configs[name],
         }

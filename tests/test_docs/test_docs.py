@@ -45,7 +45,7 @@ def _value(value: object) -> str:
     if value is PydanticUndefined:
         return "(required)"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) or "{}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     if isinstance(value, Section):

@@ -53,6 +53,7 @@ def test_the_created_topics_are_configured_for_durability(kafka_broker: str, top
         topics.events: "compact",
         topics.dead: "delete",
         topics.audit: "delete",
+        topics.commitments: "compact",
     }
     assert told[topics.stat]["retention.ms"]["value"] == "3600000"
     assert told[topics.audit]["retention.ms"]["value"] == "-1"
@@ -82,6 +83,15 @@ def test_an_existing_count_wins_over_the_setting_and_is_told(broker: str, topic_
     ensure_topics(settings_for(broker, topic_prefix), Silent())
     [warning] = ensure_topics(settings_for(broker, topic_prefix, partitions=5), Silent())
     assert "3 partitions" in warning
+
+
+def test_a_topic_that_a_later_version_adds_gets_the_count_of_the_older_ones(broker: str, topic_prefix: str) -> None:
+    """A cluster of the first version, of another count than the setting, is used, not refused."""
+    settings = settings_for(broker, topic_prefix)
+    topics = topics_of(settings)
+    make(broker, dict.fromkeys(set(topics.all) - {topics.commitments}, 2))
+    ensure_topics(settings, Silent())
+    assert partition_count(settings) == 2
 
 
 def test_missing_topics_stop_the_start_where_they_may_not_be_created(broker: str, topic_prefix: str) -> None:

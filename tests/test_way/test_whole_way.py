@@ -269,7 +269,7 @@ def _redis_keys(stack: Stack) -> list[str]:
 
 
 def _kafka_keys_and_headers(stack: Stack) -> list[str]:
-    topics = ("scans.stat", "scans.routine", "study.events", "scans.dead", "study.audit")
+    topics = ("scans.stat", "scans.routine", "study.events", "scans.dead", "study.audit", "commitments")
     return [f"{record.key!r} {record.headers!r}" for record in _records(stack, topics)]
 
 

@@ -1,4 +1,7 @@
-"""Consumers: made in one place, with the guard against the lost ``resume()`` of kafka-python 3.0.12.
+"""Consumers: made in one place, with the guards against kafka-python 3.0.12.
+
+A member of a group is made for its topics, and only once these exist and its client knows them: a group that is formed
+earlier gives nobody a partition, for minutes.
 
 Loops that own a consumer keep a ``Watchdog`` beside it (launch/clients/watchdog.py):
 
@@ -21,11 +24,12 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from contracts.deadline import Deadline
-from contracts.errors import PeerRefused, PeerTimeout
+from contracts.errors import PeerAway, PeerRefused, PeerTimeout
 from contracts.scans import Place
 from contracts.settings import KafkaSettings
 from launch.clients.connect_call import PEER, client_config, mapped, opened
 from launch.clients.line_call import RECORD_OVERHEAD_BYTES
+from launch.clients.topics_call import create_missing, one_count
 
 FETCH_BYTES = 16 * 1024**2  # per partition and request; more only delays the other partitions
 HEARTBEATS_PER_SESSION = 6  # 1 s heartbeats in a session of 6 s: several may be lost
@@ -60,14 +64,67 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def make_consumer(settings: KafkaSettings, *, group: str | None, **overrides: Any) -> KafkaConsumer:
-    """A consumer with the guard. ``group`` None: positions are the caller's own, with ``assign``.
+def make_consumer(
+    settings: KafkaSettings, *, group: str | None, topics: Iterable[str] = (), **overrides: Any
+) -> KafkaConsumer:
+    """A consumer with the guards. ``group`` None: positions are the caller's own, with ``assign``.
 
-    ``overrides`` are kafka-python's own settings. Blocks for up to BOOTSTRAP_MS; raises PeerError.
+    ``topics`` are those it will subscribe to; they exist and are known to it when this returns. ``overrides`` are
+    kafka-python's own settings. Blocks for up to BOOTSTRAP_MS; raises PeerError, and SettingsError where the topics
+    cannot be used.
     """
+    wanted = list(topics)
+    if wanted:
+        create_missing(settings)  # asking for one by name could create it otherwise, with the broker's own count
     consumer = opened(KafkaConsumer, consumer_config(settings) | {"group_id": group} | overrides)
+    try:
+        with mapped():
+            _check_known(consumer, wanted)
+    except Exception:
+        consumer.close(autocommit=False)
+        raise
     guard_resume(consumer)
+    guard_members(consumer)
     return consumer
+
+
+def _check_known(consumer: KafkaConsumer, topics: list[str]) -> None:
+    counts = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics}
+    if unknown := [topic for topic, count in counts.items() if not count]:
+        raise PeerAway(PEER, f"not known yet: {', '.join(unknown)}")
+    if counts:
+        one_count(counts)
+
+
+def guard_members(consumer: KafkaConsumer) -> None:
+    """Makes the consumer remember how many members it shared the partitions out to, when it was the one to do so."""
+    coordinator = consumer._coordinator  # noqa: SLF001  # no public way; tests/test_launch fails without it
+    if coordinator is None:
+        return
+    inner = coordinator._perform_assignment  # noqa: SLF001  # as above
+
+    @functools.wraps(inner)
+    def perform_assignment(leader_id: str, protocol_name: str, members: Any) -> Any:
+        coordinator.triage_members = len(members)
+        return inner(leader_id, protocol_name, members)
+
+    coordinator._perform_assignment = perform_assignment  # noqa: SLF001  # as above
+
+
+def _left_out(consumer: KafkaConsumer) -> set[TopicPartition]:
+    """Partitions of its topics that nobody has, though this consumer is the group's only member."""
+    coordinator = consumer._coordinator  # noqa: SLF001  # as above
+    alone = coordinator is not None and coordinator._is_leader and coordinator.triage_members == 1  # noqa: SLF001
+    if not alone:
+        return set()
+    topics = consumer.subscription() or ()
+    every = {TopicPartition(topic, number) for topic in topics for number in _numbers(consumer, topic)}
+    return every - set(consumer.assignment())
+
+
+def _numbers(consumer: KafkaConsumer, topic: str) -> Iterable[int]:
+    """The topic's partitions as the client knows them; asks nobody."""
+    return consumer._cluster.partitions_for_topic(topic) or ()  # noqa: SLF001  # the public way may block
 
 
 def guard_resume(consumer: KafkaConsumer) -> None:
@@ -94,11 +151,16 @@ def guard_resume(consumer: KafkaConsumer) -> None:
 
 
 def backlog_of(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
-    """Records known to wait, by assigned partition that is not paused, from the last fetch; asks nobody."""
+    """Records known to wait, by assigned partition that is not paused, from the last fetch; asks nobody.
+
+    Where this consumer is its group's only member, a partition that it was not given counts as one record that waits:
+    nobody else will read it.
+    """
     with mapped():
         active = consumer.assignment() - consumer.paused()
         ends = {tp: consumer.highwater(tp) for tp in active}
-        return {tp: max(0, end - (consumer.position(tp) or 0)) for tp, end in ends.items() if end is not None}
+        waiting = {tp: max(0, end - (consumer.position(tp) or 0)) for tp, end in ends.items() if end is not None}
+        return waiting | dict.fromkeys(_left_out(consumer), 1)
 
 
 def log_start(consumer: KafkaConsumer, tp: TopicPartition) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from contracts.hooks import Hooks
@@ -13,12 +14,12 @@ from launch.clients.kafka_call import (
     KafkaLog,
     Watchdog,
     backlog_of,
-    ensure_topics,
     group_of,
     log_end,
     make_consumer,
     topics_of,
 )
+from launch.clients.redis_call import make_redis, mapped
 from worker.flagging.audit_out import Audit
 from worker.flagging.kafka_in import EventsIn
 from worker.flagging.owner_out import Owner
@@ -31,20 +32,16 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
     """One service. Raises SettingsError."""
     topics, rules = topics_of(settings.kafka), settings.flagging
     log = KafkaLog(settings.kafka, hooks)
-    store = RedisView(settings.redis, rules)
+    store = RedisView(settings.redis, rules, make_redis(settings.redis), mapped)
     audit = Audit(log, topics.audit)
 
     def owner(number: int) -> Owner:
         return Owner(number, store, audit, Timers(log, topics.events, number, rules), rules, hooks)
 
-    source = EventsIn(topics.events, lambda: _consumer(settings, hooks), log_end, _Stuck())
-    return [FlaggingService(source, store, owner, log, hooks, time.monotonic)]
-
-
-def _consumer(settings: Settings, hooks: Hooks) -> Any:
-    ensure_topics(settings.kafka, hooks)
     group = group_of(settings.kafka, FLAGGING_GROUP)
-    return make_consumer(settings.kafka, group=group)
+    consumer = partial(make_consumer, settings.kafka, group=group, topics=[topics.events])
+    source = EventsIn(topics.events, consumer, log_end, _Stuck())
+    return [FlaggingService(source, store, owner, log, hooks, time.monotonic)]
 
 
 class _Stuck:

@@ -60,9 +60,12 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
 
 
 def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton: TritonCall) -> ScanReader:
-    group = group_of(settings.kafka, SCORING_GROUP)
+    group, topics = group_of(settings.kafka, SCORING_GROUP), topics_of(settings.kafka)
+    consumer = functools.partial(
+        make_consumer, settings.kafka, group=group, topics=[topics.stat, topics.routine], client_id="triage-scoring"
+    )
     broker = Broker(
-        consumer=functools.partial(make_consumer, settings.kafka, group=group, client_id="triage-scoring"),
+        consumer=consumer,
         log_start=log_start,
         backlog_of=backlog_of,
         watchdog=lambda: Watchdog(WATCHDOG_S, time.monotonic),
@@ -70,7 +73,7 @@ def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton
     return ScanReader(
         broker,
         log,
-        topics_of(settings.kafka),
+        topics,
         group,
         custody,
         hooks,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from contracts.errors import PeerAway, PeerRefused, PeerTimeout
+from contracts.errors import PeerAway, PeerRefused, PeerTimeout, SettingsError
 from contracts.hooks import Silent
 from contracts.ports import Entry
 from contracts.scans import Place
@@ -219,3 +219,69 @@ def test_an_away_broker_is_told_and_leaves_no_thread(topic_prefix: str) -> None:
     with pytest.raises(PeerAway):
         make_consumer(settings_for("127.0.0.1:1", topic_prefix), group=None)
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("kafka-io")]
+
+
+class _Forgetful:
+    """A consumer whose broker does not know every topic yet, or knows one with another count."""
+
+    def __init__(self, known: dict[str, int]) -> None:
+        self._known = known
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(range(self._known[topic])) if topic in self._known else None
+
+
+def test_no_group_is_joined_before_all_its_topics_are_known() -> None:
+    """A group that is formed earlier gives nobody a partition: the peer counts as away until then."""
+    with pytest.raises(PeerAway):
+        consumer_call._check_known(_Forgetful({"scans.stat": 3}), ["scans.stat", "scans.routine"])
+    consumer_call._check_known(_Forgetful({"scans.stat": 3, "scans.routine": 3}), ["scans.stat", "scans.routine"])
+    with pytest.raises(SettingsError):
+        consumer_call._check_known(_Forgetful({"scans.stat": 3, "scans.routine": 4}), ["scans.stat", "scans.routine"])
+
+
+def joined(settings: KafkaSettings, topic: str) -> KafkaConsumer:
+    """A member made for a topic that nobody has created, once it owns a partition."""
+    member = make_consumer(settings, group=group_of(settings, "readers"), topics=[topic])
+    member.subscribe([topic])
+    until = time.monotonic() + 30
+    while not member.assignment() and time.monotonic() < until:
+        member.poll(timeout_ms=100)
+    return member
+
+
+def test_a_member_alone_that_was_given_nothing_counts_what_nobody_reads(settings: KafkaSettings) -> None:
+    """A consumer whose assignment stays empty though nobody else is there has a backlog, for its watchdog to notice."""
+    member = joined(settings, topics_of(settings).audit)
+    try:
+        assert len(member.assignment()) == settings.partitions, "the topic was made for it"
+        assert not any(backlog_of(member).values())
+        member._subscription.assign_from_subscribed([])
+        assert list(backlog_of(member).values()) == [1] * settings.partitions
+    finally:
+        member.close(autocommit=False)
+
+
+@pytest.mark.kafka
+def test_a_member_beside_others_may_have_nothing(kafka_broker: str, topic_prefix: str) -> None:
+    """With more members than partitions somebody idles, which is no fault."""
+    settings = settings_for(kafka_broker, topic_prefix)
+    topic = topics_of(settings).audit
+    stop = threading.Event()
+    other = joined(settings, topic)
+    turning = threading.Thread(target=lambda: [other.poll(timeout_ms=50) for _ in iter(stop.is_set, True)])
+    turning.start()
+    member = make_consumer(settings, group=group_of(settings, "readers"), topics=[topic])
+    try:
+        member.subscribe([topic])
+        until = time.monotonic() + 30
+        while not member.assignment() and time.monotonic() < until:
+            member.poll(timeout_ms=100)
+        assert 0 < len(member.assignment()) < settings.partitions
+        member._subscription.assign_from_subscribed([])
+        assert not any(backlog_of(member).values())
+    finally:
+        stop.set()
+        turning.join(10)
+        member.close(autocommit=False)
+        other.close(autocommit=False)

@@ -47,8 +47,8 @@ class _Regained(ConsumerRebalanceListener):
 class EventsIn:
     """The events topic. Connects on first use; after a PeerAway call ``reopen``.
 
-    ``make`` gives a consumer of the group, auto-commit off; ``log_end`` asks the broker for a partition's end;
-    ``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs.
+    ``make`` gives a consumer of the group that knows the topic, auto-commit off; ``log_end`` asks the broker for a
+    partition's end; ``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs.
     """
 
     def __init__(
@@ -132,12 +132,8 @@ class EventsIn:
 
     def _open(self) -> Any:
         if self._consumer is None:
-            consumer = self._make()
-            if not consumer.partitions_for_topic(self.topic):
-                consumer.close(autocommit=False)
-                raise PeerAway(PEER, "the topic is not known yet")  # a group that starts without it gets no partitions
-            consumer.subscribe([self.topic], listener=self._regained)
-            self._consumer = consumer
+            self._consumer = self._make()
+            self._consumer.subscribe([self.topic], listener=self._regained)
         return self._consumer
 
 

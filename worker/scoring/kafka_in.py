@@ -7,7 +7,7 @@ partitions are lost next, and what is still in work for them has no effect.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from math import nan
 from typing import Any
@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import KafkaError
 
-from contracts.errors import PeerAway, PeerError
+from contracts.errors import PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.names import Lane, Topics
 from contracts.ports import Log
@@ -76,13 +76,11 @@ class ScanReader:
 
     def _session(self, stop: threading.Event) -> None:
         """One consumer's life. Raises PeerError when another one is needed."""
-        _ = self._log.partitions  # its topics exist from then on: subscribing could create them otherwise
         consumer = self._broker.consumer()
         polling = Polling(self._broker, consumer, self._lanes, self._custody, self._hooks)
         listener = Rebalances(consumer, self._custody, self._group, self._hooks)
         try:
             with mapped():
-                _topics_known(consumer, self._lanes)
                 consumer.subscribe(topics=list(self._lanes), listener=listener)
                 while not stop.is_set():
                     self._turned_s = time.monotonic()
@@ -96,12 +94,6 @@ class ScanReader:
         if self._up is not up:
             self._up = up
             self._hooks.happened(Happening.PEER_UP, float(up), peer=PEER)
-
-
-def _topics_known(consumer: Any, topics: Iterable[str]) -> None:
-    """A group that is formed before its topics are known to the client gets no partitions, and keeps none for long."""
-    if not all(consumer.partitions_for_topic(topic) for topic in topics):
-        raise PeerAway(PEER, "the topics are not known yet")
 
 
 class Rebalances(AsyncConsumerRebalanceListener):

@@ -1,0 +1,52 @@
+"""Who sends what, and after what: the load as so many pieces, each sent over an association or requests of its own.
+
+Pure.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from chaos.phantoms import Head, Picture
+from chaos.scenario import Load, Order
+
+LATE_IMAGES = (1, 3)  # of a study, sent after it has closed
+PIECE_IMAGES = 5  # a shuffled study comes over several associations at once, in pieces of at least so many
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Pictures of one study in the order they are sent. ``producer``: the index of the one to begin with."""
+
+    study_instance_uid: str
+    pictures: tuple[Picture, ...] = field(repr=False)
+    producer: int
+    stow: bool
+    stat: bool
+    late: bool = False  # only after the study has closed
+
+
+def sendings(studies: Sequence[Head], load: Load, producers: int, seed: int) -> list[Sending]:
+    """In the order they are begun; late ones come last."""
+    dice = Random(f"sendings {seed}")
+    by_stow = set(dice.sample(range(len(studies)), round(load.stow * len(studies))))
+    pieces = [
+        Sending(study.study_instance_uid, images, dice.randrange(producers), nth in by_stow, study.stat, late)
+        for _ in range(load.copies)
+        for nth, study in enumerate(studies)
+        for images, late in _pieces(study, load.order, dice)
+    ]
+    return sorted(pieces, key=lambda piece: piece.late)
+
+
+def _pieces(study: Head, order: Order, dice: Random) -> Iterator[tuple[tuple[Picture, ...], bool]]:
+    if order is Order.IN_ORDER:
+        yield study.pictures, False
+        return
+    shuffled = dice.sample(study.pictures, len(study.pictures))
+    late = dice.randint(*LATE_IMAGES) if order is Order.LATE else 0
+    at_once, afterwards = shuffled[late:], shuffled[:late]
+    parts = max(1, len(at_once) // PIECE_IMAGES)
+    yield from ((tuple(at_once[part::parts]), False) for part in range(parts))
+    if afterwards:
+        yield tuple(afterwards), True

@@ -1,14 +1,16 @@
 """Ports: what a room needs from a client that several rooms share. ``launch`` makes them and hands them in."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.scans import Place
 
 Header = tuple[str, bytes]
+Mapped = Callable[[], AbstractContextManager[None]]  # around a client's call: its exceptions become ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,10 @@ class Service(Protocol):
         """Able to answer its callers, whatever its peers do (design decision 13)."""
 
     def peers(self) -> Mapping[str, str]:
-        """Peer name → "up", "away" or "unknown"."""
+        """Peer name → "up", "away" or "unknown"; or one word for a peer that answers and is of no use as it is.
+
+        Of the store: "full" (out of memory), "read_only" (a replica), "evicting" (it may drop studies by itself).
+        """
 
     def addresses(self) -> Mapping[str, str]:
         """What it listens on, by name, once ready: e.g. {"dicom": "127.0.0.1:11112"}."""

@@ -3,49 +3,22 @@
 A page is one script, a study one transaction: one round trip each, and each read at one instant.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import redis.asyncio as aio
 from pydantic import ValidationError
-from redis import exceptions as foreign
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from contracts.errors import DecodeError, PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
+from contracts.errors import DecodeError
 from contracts.names import RedisKeys
+from contracts.ports import Mapped
 from contracts.settings import RedisSettings
 from contracts.worklist import Change, HistoryEntry, ImageItem, StoredImage, WorklistItem
 from worklist.cursor import Cursor
 from worklist.view import Bounds, Page, PartitionView, Place, StreamChange, StudyView
 
-_PEER = "redis"
 _LUA = Path(__file__).with_name("page.lua").read_text(encoding="utf-8")
-_ONE_MORE_TRY = 1  # a connection that the server closed while it idled; the client's own default of 10 takes seconds
-
-# First match wins: the more special class stands first.
-_ERRORS: tuple[tuple[type[Exception], type[PeerError]], ...] = (
-    (foreign.BusyLoadingError, PeerBusy),
-    (foreign.TryAgainError, PeerBusy),
-    (foreign.MaxConnectionsError, PeerBusy),
-    (foreign.AuthenticationError, PeerRefused),
-    (foreign.TimeoutError, PeerTimeout),
-    (foreign.ConnectionError, PeerAway),
-    (foreign.RedisError, PeerRefused),
-    (OSError, PeerAway),
-)
-
-
-@asynccontextmanager
-async def _mapped() -> AsyncIterator[None]:
-    """Redis's and the socket's exceptions as ours. The detail is a class name: messages may quote stored values."""
-    try:
-        yield
-    except (foreign.RedisError, OSError) as problem:
-        ours = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
-        raise ours(_PEER, type(problem).__name__) from None
 
 
 class RedisView:
@@ -54,18 +27,19 @@ class RedisView:
     ``partitions`` is believed only until the store tells how many the topics really have.
     """
 
-    def __init__(self, settings: RedisSettings, partitions: int) -> None:
+    def __init__(self, settings: RedisSettings, partitions: int, client: "aio.Redis", mapped: Mapped) -> None:
         self._keys = RedisKeys(settings.key_prefix)
         self._partitions = partitions
         self._timeout_s = settings.timeout_s
-        self._client = _client(settings)
-        self._page = self._client.register_script(_LUA)
+        self._client = client
+        self._mapped = mapped
+        self._page = client.register_script(_LUA)
 
     async def page(self, after: Cursor | None, limit: int) -> Page:
         """See ``Source.page``."""
         place = (after.rank, after.study_instance_uid) if after else ()
         arguments = (self._keys.study(""), self._partition_prefix, self._partitions, limit, *place)
-        async with _mapped():
+        with self._mapped():
             keys = [self._keys.queue, self._keys.partitions]
             total, first, places, partitions, expected = await self._page(keys=keys, args=arguments)
         return Page(
@@ -94,7 +68,7 @@ class RedisView:
         pipeline.get(keys.partitions)
         for number in range(count):
             pipeline.hmget(keys.partition(number), ["status", "beat"])
-        async with _mapped():
+        with self._mapped():
             item, images, history, place, time, told, *partitions = await pipeline.execute()
         return StudyView(
             item=_item(item) if item else None,
@@ -110,14 +84,14 @@ class RedisView:
         pipeline = self._client.pipeline(transaction=True)
         pipeline.xrange(self._keys.changes, count=1)
         pipeline.xrevrange(self._keys.changes, count=1)
-        async with _mapped():
+        with self._mapped():
             first, last = await pipeline.execute()
         return Bounds(_first_id(first), _first_id(last))
 
     async def changes(self, after: str, limit: int, wait_s: float = 0.0) -> tuple[str, Sequence[StreamChange]]:
         """See ``View.changes``. A change that cannot be read is left out: readers of the list see it degraded."""
         block_ms = int(min(wait_s, self._timeout_s / 2) * 1000) or None  # an idle stream is no dead socket
-        async with _mapped():
+        with self._mapped():
             streams = cast("Any", await self._client.xread({self._keys.changes: after}, limit, block_ms))
         entries = _entries(streams)
         if not entries:
@@ -138,21 +112,8 @@ class RedisView:
         pipeline = self._client.pipeline(transaction=False)
         for uid in uids:
             pipeline.zrank(self._keys.queue, uid)
-        async with _mapped():
+        with self._mapped():
             return await pipeline.execute()
-
-
-def _client(settings: RedisSettings) -> "aio.Redis":
-    try:
-        return aio.Redis.from_url(
-            settings.url.get_secret_value(),
-            socket_timeout=settings.timeout_s,
-            socket_connect_timeout=settings.timeout_s,
-            retry=Retry(NoBackoff(), _ONE_MORE_TRY),
-            protocol=2,  # the same answers from Redis and Valkey, whatever redis-py's default
-        )
-    except ValueError:
-        raise SettingsError("redis.url is not a redis://, rediss:// or unix:// URL.") from None
 
 
 def _threes(flat: Sequence[Any]) -> list[tuple[Any, Any, Any]]:

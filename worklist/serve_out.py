@@ -16,7 +16,7 @@ from worklist.access import check_settings
 from worklist.http_out import Desk, make_app
 from worklist.live import Hub
 from worklist.reading import Reading
-from worklist.redis_in import RedisView
+from worklist.view import View
 from worklist.watch import Watch
 
 BACKLOG = 128  # connections that the kernel holds while we are busy
@@ -29,11 +29,12 @@ class WorklistService:
 
     name = "worklist"
 
-    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+    def __init__(self, settings: Settings, hooks: Hooks, view: View) -> None:
         """Raises SettingsError where the settings would show patient data to strangers."""
         check_settings(settings.worklist)
         self._settings = settings
         self._hooks = hooks
+        self._view = view
         self._reading: Reading | None = None
         self._address = ""
 
@@ -68,9 +69,8 @@ class WorklistService:
 
     def _desk(self) -> Desk:
         settings = self._settings
-        view = RedisView(settings.redis, settings.kafka.partitions)
-        reading = Reading(view, settings.worklist.stale_s, time.time, self._hooks)
-        return Desk(settings.worklist, reading, view, Hub(), self._hooks)
+        reading = Reading(self._view, settings.worklist.stale_s, time.time, self._hooks)
+        return Desk(settings.worklist, reading, self._view, Hub(), self._hooks)
 
     async def _answer(self, desk: Desk, listener: socket.socket, stop: threading.Event) -> None:
         """1. Serve. 2. At the stop let live readers go. 3. Finish what is in hand."""

@@ -3,9 +3,12 @@
 from contracts.hooks import Hooks
 from contracts.ports import Service
 from contracts.settings import Settings
+from launch.clients.redis_call import make_async_redis, mapped
+from worklist.redis_in import RedisView
 from worklist.serve_out import WorklistService
 
 
 def build(settings: Settings, hooks: Hooks) -> list[Service]:
     """One service. Raises SettingsError where the settings would show patient data to strangers."""
-    return [WorklistService(settings, hooks)]
+    view = RedisView(settings.redis, settings.kafka.partitions, make_async_redis(settings.redis), mapped)
+    return [WorklistService(settings, hooks, view)]

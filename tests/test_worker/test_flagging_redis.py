@@ -15,6 +15,7 @@ from contracts.events import Closed, StudyEvent
 from contracts.names import RedisKeys
 from contracts.settings import FlaggingSettings, RedisSettings
 from contracts.worklist import HistoryEntry, PartitionStatus, StoredImage, WorklistItem
+from launch.clients.redis_call import make_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import LOUD, QUIET, START_S, STUDY, arrived, scored
 from worker.flagging.redis_out import DAY_S, Outcome, RedisView
@@ -88,7 +89,8 @@ class Store:
 def store(redis_make: RedisServer) -> Iterator[Store]:
     """Each make of the store, below a prefix of its own."""
     prefix = f"t{uuid.uuid4().hex[:8]}:"
-    view = RedisView(RedisSettings(url=redis_make.url, key_prefix=prefix), RULES)
+    settings = RedisSettings(url=redis_make.url, key_prefix=prefix)
+    view = RedisView(settings, RULES, make_redis(settings), mapped)
     client: Any = redis.Redis.from_url(redis_make.url, protocol=2)
     yield Store(view, client, RedisKeys(prefix))
     for key in client.keys(f"{prefix}*"):
@@ -248,7 +250,7 @@ def test_the_next_owner_learns_the_time_at_the_broker_and_readers_the_partition_
 def test_the_stream_of_live_changes_is_capped(redis_make: RedisServer, store: Store) -> None:
     """Nobody listens for a week: the stream does not grow."""
     settings = RedisSettings(url=redis_make.url, key_prefix=store.keys.prefix, changes_max=100)
-    store.view = RedisView(settings, RULES)
+    store.view = RedisView(settings, RULES, make_redis(settings), mapped)
     fold = store.fold(store.view.take(0, "me", partitions=1))
     for start in range(0, 600, 200):
         assert store.write(fold, [arrived(0, study=f"1.2.{start + n}") for n in range(200)]) is Outcome.OK

@@ -16,6 +16,7 @@ from contracts.hooks import Silent
 from contracts.ports import Entry
 from contracts.scans import Place
 from contracts.settings import FlaggingSettings, RedisSettings
+from launch.clients.redis_call import make_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import START_S, STUDY, arrived, logged, scored
 from worker.flagging.audit_out import Audit
@@ -128,7 +129,7 @@ def test_restarts_do_not_set_a_deadline_back(redis_server: RedisServer, monkeypa
     monkeypatch.setattr("worker.flagging.timers_in.time.monotonic", lambda: now["s"])
     log, event = Kept(), arrived(0)
     settings = RedisSettings(url=SecretStr(redis_server.url), key_prefix=f"t{uuid.uuid4().hex[:8]}:")
-    store = RedisView(settings, RULES)
+    store = RedisView(settings, RULES, make_redis(settings), mapped)
 
     def owner() -> Any:
         return Owner(0, store, Audit(log, "audit"), Timers(log, "events", 0, RULES), RULES, Silent())

@@ -17,6 +17,7 @@ from contracts.findings import StudyState, Urgency
 from contracts.hooks import Silent
 from contracts.settings import RedisSettings
 from contracts.worklist import Change, PartitionStatus, QueueStatus
+from launch.clients.redis_call import make_async_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worklist.view_writer import PARTITIONS, Writer, item
 from worklist.answers import Query
@@ -31,7 +32,8 @@ NOW = 1_790_000_100.0
 
 def _with_view(url: str, prefix: str, work: Callable[[RedisView], Awaitable[T]]) -> T:
     async def run() -> T:
-        view = RedisView(RedisSettings(url=SecretStr(url), key_prefix=prefix, timeout_s=1.0), PARTITIONS)
+        given = RedisSettings(url=SecretStr(url), key_prefix=prefix, timeout_s=1.0)
+        view = RedisView(given, PARTITIONS, make_async_redis(given), mapped)
         try:
             return await work(view)
         finally:

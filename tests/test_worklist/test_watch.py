@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from contracts.hooks import Silent
 from contracts.settings import RedisSettings
+from launch.clients.redis_call import make_async_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worklist.view_writer import PARTITIONS
 from worklist.live import Hub
@@ -25,7 +26,7 @@ def test_the_loops_end_whenever_they_are_stopped(
     settings = RedisSettings(url=SecretStr(redis_server.url), key_prefix=prefix, timeout_s=1.0)
 
     async def once() -> None:
-        view, hub = RedisView(settings, PARTITIONS), Hub()
+        view, hub = RedisView(settings, PARTITIONS, make_async_redis(settings), mapped), Hub()
         watch = Watch(view, hub, Reading(view, 30.0, lambda: 1.0, Silent()), Silent())
         tasks = [asyncio.create_task(watch.tail()), asyncio.create_task(watch.look())]
         await asyncio.sleep(random.random() * 0.01)

@@ -6,8 +6,7 @@ replica and a zombie are noticed by the write itself. Scripts may be repeated: r
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,12 +14,10 @@ from typing import Any, cast
 
 import redis
 from pydantic import ValidationError
-from redis import exceptions as foreign
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from contracts.errors import DecodeError, PeerAway, PeerBusy, PeerError, PeerRefused, PeerTimeout, SettingsError
+from contracts.errors import DecodeError
 from contracts.names import RedisKeys
+from contracts.ports import Mapped
 from contracts.settings import FlaggingSettings, RedisSettings
 from contracts.worklist import PartitionStatus, StoredImage
 from worker.flagging.stored import FrameFold, StudyFold
@@ -32,18 +29,7 @@ DAY_S = 86400.0
 LEAVE_AT_ONCE = 100  # studies taken out in one script: Redis serves nobody else meanwhile
 LOAD_AT_ONCE = 50  # studies read in one round trip
 EXPIRE_LATER_S = 3600  # the sweep takes a study out whole; the time to live is for the case that nobody sweeps
-_ONE_MORE_TRY = 1  # a connection that the server closed while it idled
 _FOLDER = Path(__file__).parent
-
-# First match wins: the more special class stands first.
-_ERRORS: tuple[tuple[type[Exception], type[PeerError]], ...] = (
-    (foreign.BusyLoadingError, PeerBusy),
-    (foreign.AuthenticationError, PeerRefused),
-    (foreign.TimeoutError, PeerTimeout),
-    (foreign.ConnectionError, PeerAway),
-    (foreign.RedisError, PeerRefused),
-    (OSError, PeerAway),
-)
 
 
 class Outcome(StrEnum):
@@ -54,24 +40,15 @@ class Outcome(StrEnum):
     STALE = "stale"
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Foreign exceptions stop here. The detail is a class name: messages may quote stored values."""
-    try:
-        yield
-    except (foreign.RedisError, OSError) as problem:
-        ours = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
-        raise ours(PEER, type(problem).__name__) from None
-
-
 class RedisView:
     """The store. Connects on first use; raises PeerError where it is away."""
 
-    def __init__(self, settings: RedisSettings, rules: FlaggingSettings) -> None:
+    def __init__(self, settings: RedisSettings, rules: FlaggingSettings, client: "redis.Redis", mapped: Mapped) -> None:
         self._keys = RedisKeys(settings.key_prefix)
         self._settings = settings
         self._rules = rules
-        self._client = _client(settings)
+        self._client = client
+        self._mapped = mapped
         names = ("take", "apply", "beat", "leave")
         self._scripts = {name: self._client.register_script(_script(name)) for name in names}
 
@@ -106,12 +83,12 @@ class RedisView:
 
     def forget(self, number: int) -> None:
         """The partition's view is not to be trusted: whoever takes it next builds it anew from the log."""
-        with _mapped():
+        with self._mapped():
             self._client.hdel(self._keys.partition(number), "offset")
 
     def open_studies(self, taken: Taken) -> list[str]:
         """The studies of a partition that are not closed."""
-        with _mapped():
+        with self._mapped():
             return sorted(
                 uid.decode() for uid in cast("set[bytes]", self._client.smembers(self._keys.open(taken.number)))
             )
@@ -128,7 +105,7 @@ class RedisView:
                 pipeline.hmget(self._keys.study(uid), "fold", "epoch")
                 pipeline.hgetall(self._keys.images(uid))
                 pipeline.hgetall(self._keys.frames(uid))
-            with _mapped():
+            with self._mapped():
                 answers = pipeline.execute()
             for place, uid in enumerate(some):
                 yield uid, self._read(taken, uid, *answers[3 * place : 3 * place + 3])
@@ -171,7 +148,7 @@ class RedisView:
     def _run(self, name: str, number: int, owner: str, *arguments: str | int) -> Any:
         keys = self._keys
         names = [keys.partition(number), keys.queue, keys.changes, keys.open(number), keys.leaving]
-        with _mapped():
+        with self._mapped():
             return self._scripts[name](keys=names, args=[keys.prefix, owner, *arguments])
 
 
@@ -183,16 +160,3 @@ def _change(told: Told) -> dict[str, str]:
 def _script(name: str) -> str:
     """A script with the map of the keys on top."""
     return "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("keys", name))
-
-
-def _client(settings: RedisSettings) -> "redis.Redis":
-    try:
-        return redis.Redis.from_url(
-            settings.url.get_secret_value(),
-            socket_timeout=settings.timeout_s,
-            socket_connect_timeout=settings.timeout_s,
-            retry=Retry(NoBackoff(), _ONE_MORE_TRY),
-            protocol=2,  # the same answers from Redis and Valkey, whatever redis-py's default
-        )
-    except ValueError:
-        raise SettingsError("redis.url is not a redis:// or rediss:// URL.") from None

@@ -2,8 +2,8 @@
 
 import socketserver
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
@@ -29,14 +29,34 @@ FLUSH_S = 0.1  # the last responses leave before associations are aborted
 COMMENT_LENGTH = 64  # ErrorComment is LO (PS3.7 C.4.2)
 
 
+class Offer(Protocol):
+    """A service beside storage."""
+
+    sop_class_uid: str
+    transfer_syntaxes: Sequence[str]
+
+    def handlers(self) -> list[tuple[Any, Any]]:
+        """What is called on which event of pynetdicom."""
+
+
 class DicomDoor:
     """The DICOM listener. ``start`` binds and returns; ``close`` finishes the stores in progress."""
 
     name = "dicom"
 
-    def __init__(self, settings: ProducerSettings, reception: Reception, budget: Budget, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        settings: ProducerSettings,
+        reception: Reception,
+        budget: Budget,
+        hooks: Hooks,
+        offers: Sequence[Offer] = (),
+    ) -> None:
+        """``offers``: services beside storage on the same associations."""
         self._settings, self._reception, self._budget, self._hooks = settings, reception, budget, hooks
-        self._ae = _application_entity(settings)
+        self._ae, self._offers = _application_entity(settings), offers
+        for offer in offers:
+            self._ae.add_supported_context(offer.sop_class_uid, list(offer.transfer_syntaxes))
         self._server: Any = None
         self._in_hand = _InHand()
         self._refusing = threading.Event()
@@ -73,6 +93,7 @@ class DicomDoor:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_CONN_CLOSE, leave_place),
+            *(handler for offer in self._offers for handler in offer.handlers()),
         ]
 
     def _store(self, event: Any) -> Dataset:

@@ -90,13 +90,33 @@ class Link(Protocol):
 class Rig(Protocol):
     """The running stack as a fault may touch it. Parts keep their addresses across restarts."""
 
-    brokers: Sequence[KafkaNode]
-    redis: RedisServer
-    triton: TritonServer
-    producers: Sequence[ServicePart]
-    workers: Sequence[ServicePart]
-    worklist: ServicePart
-    links: Mapping[str, Link]  # "dicom-0", "dicom-1" (scanners → producer n), "redis", "triton" (workers → it)
+    @property
+    def brokers(self) -> Sequence[KafkaNode]:
+        """All of them, whether they run or not; so are all parts below."""
+
+    @property
+    def redis(self) -> RedisServer:
+        """The view's store."""
+
+    @property
+    def triton(self) -> TritonServer:
+        """The inference server."""
+
+    @property
+    def producers(self) -> Sequence[ServicePart]:
+        """Two."""
+
+    @property
+    def workers(self) -> Sequence[ServicePart]:
+        """Two, each with both halves."""
+
+    @property
+    def worklist(self) -> ServicePart:
+        """One."""
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """``dicom-0``, ``dicom-1`` (scanners → producers), ``redis``, ``triton`` (workers → it), ``redis-worklist``."""
 
     def leader(self) -> KafkaNode:
         """The broker that leads most partitions of study.events now."""

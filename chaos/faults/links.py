@@ -10,7 +10,7 @@ from chaos.scenario import Fault, Link, Rig
 FAR_S = 2.0  # the issue's latency
 SHORT = Span(1.0, 4.0)  # while connections are reset no image comes through
 LONG = Span(6.0, 12.0)
-TORN_BYTES = (300, 60_000)  # from amid the association request to the seventh of our small images
+TORN_BYTES = (300, 150_000)  # from amid the association request to amid a large image, or the tenth small one
 
 Spoil = Callable[[Link, Random], str]
 
@@ -40,26 +40,21 @@ def cut(link: Link, _: Random) -> str:
     return "cut"
 
 
-def behind(name: str, spoil: Spoil) -> Begin:
-    """The way to that peer."""
+def on_the_way(prefix: str, spoil: Spoil) -> Begin:
+    """One or more of the links whose name begins so: callers may see the same peer differently."""
 
     def begin(rig: Rig, dice: Random) -> Trouble:
-        link = rig.links[name]
-        return Trouble(f"{name}: {spoil(link, dice)}", link.heal)
+        links = sorted(name for name in rig.links if name.startswith(prefix))
+        struck = dice.sample(links, dice.randint(1, len(links)))
+        told = [f"{name}: {spoil(rig.links[name], dice)}" for name in struck]
+        return Trouble("; ".join(told), each(lambda name: rig.links[name].heal(), struck))
 
     return begin
 
 
 def scanners(spoil: Spoil) -> Begin:
     """The way to one producer, or to both."""
-
-    def begin(rig: Rig, dice: Random) -> Trouble:
-        links = sorted(name for name in rig.links if name.startswith("dicom"))
-        struck = dice.sample(links, dice.randint(1, len(links)))
-        told = [f"{name}: {spoil(rig.links[name], dice)}" for name in struck]
-        return Trouble("; ".join(told), each(lambda name: rig.links[name].heal(), struck))
-
-    return begin
+    return on_the_way("dicom", spoil)
 
 
 def faults(hold: float) -> tuple[Fault, ...]:

@@ -1,14 +1,16 @@
 """Our services and their peers die, freeze, come and go."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from random import Random
 
 from chaos.faults.signals_call import freeze, thaw
 from chaos.faults.trouble import ABSENCE, BLINK, Begin, Choose, Shown, Span, Trouble, back, during, names, repeated
 from chaos.scenario import Fault, Load, Rig
 from launch.stack.part import Part
+from launch.stack.service import ServicePart
 
-CHURN_S = 5.0  # a member joins and leaves that often
+CHURN_S = 5.0  # a member stays that long; the next one needs as long to start
 BETWEEN = Span(1.0, 3.0)
 
 
@@ -97,26 +99,28 @@ def _restarted(rig: Rig, part: Part) -> str:
 
 
 def churn(rig: Rig, dice: Random) -> str:
-    """A third worker joins and leaves, now with a word, now without."""
+    """More workers join and leave, now with a word, now without: one joins or leaves about every five seconds."""
     endings = [dice.choice(("SIGTERM", "SIGKILL")) for _ in range(dice.randint(3, 4))]
-    for ending in endings:
-        _joins_and_leaves(rig, ending)
-    return f"a third worker came and went every {CHURN_S:.0f} s: {', '.join(endings)}"
+    with ExitStack() as closing:
+        extras = [rig.extra_worker() for _ in endings]
+        for extra in extras:
+            closing.callback(extra.close)
+        for extra, ending in zip(extras, endings, strict=True):
+            extra.start()
+            rig.pause(CHURN_S)
+            _leave(extra, ending)
+    return f"{len(endings)} workers joined and left after {CHURN_S:.0f} s: {', '.join(endings)}"
 
 
-def _joins_and_leaves(rig: Rig, ending: str) -> None:
-    extra = rig.extra_worker()
-    try:
-        extra.launch()
-        rig.pause(CHURN_S)
-        if ending == "SIGKILL":
-            extra.kill()
-        extra.ask_to_stop()
-        extra.wait_until_stopped(extra.stop_limit_s)
-        if extra.status != 0 and ending == "SIGTERM":
-            raise Shown(f"the third worker ended with {extra.ending} after SIGTERM")
-    finally:
-        extra.close()
+def _leave(extra: ServicePart, ending: str) -> None:
+    """Raises Shown when it does not drain."""
+    if ending == "SIGKILL":
+        extra.kill()
+        return
+    extra.ask_to_stop()
+    extra.wait_until_stopped(extra.stop_limit_s)
+    if extra.status != 0:
+        raise Shown(f"{names([extra])} ended with {extra.ending} after SIGTERM")
 
 
 def faults(hold: float) -> tuple[Fault, ...]:

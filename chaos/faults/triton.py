@@ -2,7 +2,7 @@
 
 from random import Random
 
-from chaos.faults.links import behind, cut, far, mute
+from chaos.faults.links import cut, far, mute, on_the_way
 from chaos.faults.processes import frozen, killed
 from chaos.faults.trouble import BLINK, Begin, Span, Trouble, during
 from chaos.scenario import Fault, Load, Mood, Rig
@@ -43,7 +43,7 @@ def faults(hold: float) -> tuple[Fault, ...]:
         Fault("triton_nan", "no number is no evidence: not analysed, never normal", during(mood(Mood.NAN), MOMENT)),
         Fault("triton_wrong_shape", "as above", during(mood(Mood.WRONG_SHAPE), MOMENT)),
         Fault("triton_unknown_model", "a model that is not loaded is a peer that is away", during(unknown_model, long)),
-        Fault("triton_link_cut", "every request in flight is lost", during(behind("triton", cut), long)),
-        Fault("triton_link_slow", "two seconds each way", during(behind("triton", far), long), Load(studies=16)),
-        Fault("triton_link_one_way", "scored, and nobody heard it", during(behind("triton", mute), long)),
+        Fault("triton_link_cut", "every request in flight is lost", during(on_the_way("triton", cut), long)),
+        Fault("triton_link_slow", "two seconds each way", during(on_the_way("triton", far), long), Load(studies=16)),
+        Fault("triton_link_one_way", "scored, and nobody heard it", during(on_the_way("triton", mute), long)),
     )

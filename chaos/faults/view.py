@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from chaos.faults import redis_call
-from chaos.faults.links import behind, cut, far, mute
+from chaos.faults.links import cut, far, mute, on_the_way
 from chaos.faults.processes import BETWEEN, frozen, killed
 from chaos.faults.trouble import BLINK, Span, Trouble, back, during, repeated
 from chaos.scenario import Fault, Rig
@@ -53,11 +53,11 @@ def faults(hold: float) -> tuple[Fault, ...]:
         Fault("redis_emptied", "the log brings the view back", repeated(during(emptied, at_once), (1, 2), BETWEEN)),
         Fault("redis_truncated", "what the file lost is read again from the log", during(reborn(_cut_short), BLINK)),
         Fault("redis_new_disk", "an empty store after a crash is the same case", during(reborn(_removed), BLINK)),
-        Fault("redis_link_cut", "scoring goes on without the view", during(behind("redis", cut), long)),
-        Fault("redis_link_slow", "two seconds each way are no loss", during(behind("redis", far), long)),
+        Fault("redis_link_cut", "scoring goes on without the view", during(on_the_way("redis", cut), long)),
+        Fault("redis_link_slow", "two seconds each way are no loss", during(on_the_way("redis", far), long)),
         Fault(
             "redis_link_one_way",
             "a script that was run and never answered runs once in effect",
-            during(behind("redis", mute), long),
+            during(on_the_way("redis", mute), long),
         ),
     )

@@ -1,0 +1,263 @@
+"""Runs faults: a seeded load, a blow at a seeded moment, the clock of I6, the checks. The stack stays up between runs.
+
+Every wait has a limit, so a run ends whatever happens; a stack that cannot be healed is itself a violation, and the
+next run begins on a new one.
+"""
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from chaos.answers import Answers, ListTold
+from chaos.checks import Case, counts, unended, violations, waiting
+from chaos.faults.trouble import Shown
+from chaos.ledger import Ledger
+from chaos.load_out import Doors, Scanners
+from chaos.log_in import LogUnread, read_log
+from chaos.phantoms import heads
+from chaos.rig_call import NotHealthy, RunningRig
+from chaos.scenario import RECOVERY_S, Fault, Outcome
+from chaos.sightings import Sightings
+from chaos.watch_in import Away, Watch, connected, read_list, read_studies
+from contracts.names import Topics
+from launch.stack.part import StartFailed
+
+CREW_RUNS = 10  # on one crew: its topics and its list grow with each
+MOMENT_S = (0.3, 4.0)  # after the first image; most loads are sent in six seconds
+INSIST_S = 180.0  # a sender's patience: the longest outage, then twice the time in which we must be back
+SENDERS_LIMIT_S = INSIST_S + 60.0  # late images begin half a minute later
+ENDED_LIMIT_S = 90.0  # after the last image: flagging.deadline_s is 30 s on the rig, and then the quiet period
+ACT_LIMIT_S = 300.0  # every outage, and every part's own limit to start
+HEALTHY_S = 60.0  # for all parts to see each other again before the next run
+READ_LIMIT_S = 30.0  # for reads that nobody refuses
+LOOK_S = 0.25
+
+Say = Callable[[str], None]
+
+
+class Runner:
+    """Keeps a stack up from its first run to its ``close``. ``say`` is told what takes long."""
+
+    def __init__(self, say: Say = lambda _: None, folder: Path | None = None) -> None:
+        self._say = say
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="lesion-triage-chaos-"))
+        self._temporary = folder is None
+        self._rig: RunningRig | None = None
+        self._runs = 0
+        self._stacks = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the stack and removes what it kept."""
+        self._drop()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, fault: Fault, seed: int) -> Outcome:
+        """One run. Raises StartFailed, ProgramMissing where there is no stack to strike."""
+        rig = self._ready()
+        outcome = one_run(rig, fault, seed)
+        self._runs += 1
+        try:
+            rig.heal()
+            rig.wait_healthy(HEALTHY_S)
+        except (StartFailed, NotHealthy, OSError) as problem:
+            self._drop()
+            return replace(
+                outcome, violations=(*outcome.violations, f"I6 recovery: not healed after the run: {problem}")
+            )
+        return outcome
+
+    def _ready(self) -> RunningRig:
+        if self._rig is None:
+            self._rig = self._started()
+        elif self._runs >= CREW_RUNS:
+            self._say("new services with empty topics")
+            self._rig.renew()
+            self._runs = 0
+        return self._rig
+
+    def _started(self) -> RunningRig:
+        """A new stack, in a folder of its own."""
+        self._stacks += 1
+        self._runs = 0
+        self._say("starting three brokers, Redis, Triton, two producers, two workers and the worklist")
+        rig = RunningRig(self._folder / f"stack-{self._stacks}", brokers=3)
+        try:
+            rig.ground.start()
+            rig.start_crew()
+        except BaseException:
+            rig.close()
+            raise
+        return rig
+
+    def _drop(self) -> None:
+        if self._rig is not None:
+            self._rig.close()
+        self._rig = None
+
+
+def one_run(rig: RunningRig, fault: Fault, seed: int) -> Outcome:
+    """On a healthy rig; what it leaves behind is for the caller to heal. An interrupt interrupts the rig, too."""
+    try:
+        return _Run(rig, fault, seed).outcome()
+    except KeyboardInterrupt:
+        rig.interrupt()
+        raise
+
+
+class _Act(threading.Thread):
+    """The act beside the run, so that an interrupt need not wait for parts that are being started again."""
+
+    def __init__(self, rig: RunningRig, fault: Fault, dice: Random) -> None:
+        super().__init__(name="act", daemon=True)
+        self._rig, self._fault, self._dice = rig, fault, dice
+        self.struck = ""
+        self.problem = ""
+
+    def run(self) -> None:
+        """Whatever it breaks with is a violation."""
+        try:
+            self.struck = self._fault.act(self._rig, self._dice)
+        except Shown as shown:
+            self.problem = str(shown)
+        except Exception as problem:  # noqa: BLE001 (a fault that breaks must not look like one that struck)
+            self.problem = f"the fault itself broke: {type(problem).__name__}: {problem}"
+
+
+class _Run:
+    """One run from the first image to the checks."""
+
+    def __init__(self, rig: RunningRig, fault: Fault, seed: int) -> None:
+        self._rig, self._fault, self._seed = rig, fault, seed
+        self._began_s = time.monotonic()
+        self._dice = Random(f"{fault.name} {seed}")
+        # The rig may have seen this fault and seed before: UIDs are of this run alone.
+        self._ledger = Ledger(heads(fault.load, seed, f"{fault.name}-{seed}-{rig.topic_prefix}{time.time_ns()}"))
+        self._sightings = Sightings(self._ledger.studies)
+        self._violations: list[str] = []
+
+    def outcome(self) -> Outcome:
+        """1. Scanners and watch begin. 2. The act. 3. Recovery. 4. Every study ends. 5. The checks."""
+        with self._watching() as scanners:
+            act = self._struck()
+            recovered_s = self._recovered(time.monotonic())
+            self._all_sent(scanners)
+            self._all_ended()
+        case = self._case()
+        told = counts(case)
+        return Outcome(
+            fault=self._fault.name,
+            seed=self._seed,
+            acknowledged=told.acknowledged,
+            settled=told.settled,
+            lost=told.lost,
+            doubled=told.doubled,
+            silent_normals=told.silent_normals,
+            actions_lost=told.actions_lost,
+            recovered_s=recovered_s,
+            violations=(*self._violations, *violations(case)),
+            struck=act.struck,
+            studies=len(self._ledger.owed()),
+            seconds=round(time.monotonic() - self._began_s, 1),
+        )
+
+    @contextmanager
+    def _watching(self) -> Iterator[Scanners]:
+        """Scanners that send and a watch that looks, until the body has ended."""
+        rig = self._rig
+        scanners = Scanners(
+            self._fault.load,
+            Doors(rig.dicom, rig.stow),
+            self._ledger,
+            self._seed,
+            self._sightings.closed,
+            INSIST_S,
+        )
+        watch = Watch(rig.url, self._sightings)
+        watch.start()
+        scanners.start()
+        try:
+            yield scanners
+        finally:
+            scanners.stop()
+            watch.stop()
+
+    def _struck(self) -> _Act:
+        act = _Act(self._rig, self._fault, self._dice)
+        self._rig.pause(self._dice.uniform(*MOMENT_S))
+        act.start()
+        act.join(ACT_LIMIT_S)
+        if act.is_alive():
+            self._violations.append(f"I6 recovery: the fault had not ended after {ACT_LIMIT_S:.0f} s")
+        if act.problem:
+            self._violations.append(f"I6 recovery: {act.problem}")
+        return act
+
+    def _recovered(self, ended_s: float) -> float | None:
+        """Seconds from the fault's end until all that was acknowledged by then is settled and reads are ok."""
+        left = {key[0] for key in waiting(self._ledger, {}, ended_s)}
+        end_s = ended_s + RECOVERY_S
+        while time.monotonic() <= end_s:
+            left &= {key[0] for key in waiting(self._ledger, self._read(left), ended_s)}
+            if not left and self._rig.status() == "ok":
+                return round(time.monotonic() - ended_s, 2)
+            self._rig.pause(LOOK_S)
+        why = f"images of {len(left)} studies wait" if left else f"reads are {self._rig.status()}"
+        self._violations.append(f"I6 recovery: not within {RECOVERY_S:.0f} s: {why}")
+        return None
+
+    def _all_sent(self, scanners: Scanners) -> None:
+        if not scanners.finished(SENDERS_LIMIT_S):
+            self._violations.append(f"I6 recovery: senders had not finished after {SENDERS_LIMIT_S:.0f} s")
+        if given_up := self._ledger.given_up:
+            self._violations.append(f"I6 recovery: senders gave up {len(given_up)} images after {INSIST_S:.0f} s")
+
+    def _all_ended(self) -> None:
+        """Returns when every study has come to its end; one that does not is for the checks."""
+        left = set(self._ledger.owed())
+        end_s = time.monotonic() + ENDED_LIMIT_S
+        while left and time.monotonic() < end_s:
+            left &= set(unended(self._ledger, self._read(left)))
+            self._rig.pause(LOOK_S if left else 0)
+
+    def _read(self, uids: Collection[str]) -> Answers:
+        """Nothing while the worklist is away."""
+        try:
+            return read_studies(self._rig.url, uids)
+        except Away:
+            return {}
+
+    def _case(self) -> Case:
+        answers, listed = self._final()
+        try:
+            log = read_log(self._rig.bootstrap, Topics(self._rig.topic_prefix))
+        except LogUnread as problem:
+            self._violations.append(f"I1 settled once: the log cannot be read: {problem}")
+            log = None
+        return Case(self._ledger, self._sightings, answers, listed, log)
+
+    def _final(self) -> tuple[Answers, ListTold]:
+        """The answers that count. A worklist that gives none for so long is a violation of everything it owes."""
+        end_s = time.monotonic() + READ_LIMIT_S
+        while True:
+            try:
+                with connected(self._rig.url) as client:
+                    return read_studies(self._rig.url, self._ledger.studies), read_list(client)
+            except Away:
+                if time.monotonic() > end_s:
+                    return dict.fromkeys(self._ledger.studies), ListTold("away", 1, ())
+                self._rig.pause(LOOK_S)

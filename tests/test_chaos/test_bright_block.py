@@ -43,7 +43,8 @@ def test_a_block_is_found_exactly_from_its_smallest_area(side: int, row: int, co
 
 def test_scoring_measures_the_block_where_it_is_and_as_large_as_it_is() -> None:
     """Through scoring's own measures: intraparenchymal and any, area within a tenth, centre within one sample."""
-    measures = measures_of(checked(Answer(*(part[0] for part in answers(head(30), SPACING)), MODEL)))
+    probabilities, segmentation = answers(head(30), SPACING)
+    measures = measures_of(checked(Answer(probabilities[0], segmentation[0], MODEL)))
     found = measures[Label.INTRAPARENCHYMAL]
     assert found.area_mm2 == pytest.approx((30 * 1.2) ** 2, rel=0.1)
     assert found.centroid_mm is not None
@@ -57,9 +58,9 @@ def test_scoring_measures_the_block_where_it_is_and_as_large_as_it_is() -> None:
 def test_scoring_refuses_a_spoilt_answer(mood: Mood) -> None:
     """Answers of a sick model are invalid answers to scoring, positive ones as well as negative."""
     for side in (0, 30):
-        spoilt_answer = [part[0] for part in spoilt(answers(head(side), SPACING), mood)]
+        probabilities, segmentation = spoilt(answers(head(side), SPACING), mood)
         with pytest.raises(NotAnalysable) as refused:
-            checked(Answer(*spoilt_answer, MODEL))
+            checked(Answer(probabilities[0], segmentation[0], MODEL))
         assert refused.value.reason is Reason.MODEL_ANSWER_INVALID
 
 

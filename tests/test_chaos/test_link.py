@@ -97,8 +97,13 @@ def is_reset(connection: socket.socket) -> bool:
 def test_a_sound_link_passes_everything_both_ways_and_the_end_of_it(link: TcpLink, server: Server) -> None:
     """A megabyte comes back as it went, and a closed half is seen as closed."""
     sent = bytes(range(256)) * 4096
+
+    def send() -> None:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+
     with caller(link) as connection:
-        threading.Thread(target=lambda: (connection.sendall(sent), connection.shutdown(socket.SHUT_WR))).start()
+        threading.Thread(target=send).start()
         assert said_back(connection, len(sent)) == sent
         assert connection.recv(1) == b""
     assert becomes_true(lambda: server.endings == ["closed"])

@@ -9,13 +9,15 @@ from contracts.events import Arrived
 from contracts.findings import Patient
 from contracts.reasons import Reason
 from contracts.scans import ScanHeaders
+from producer.caps import DEFAULT, Caps, Take, take_freely
 from producer.digests import GEOMETRY, pixel_digest
 from producer.header import Header, data_set_digest, file_meta, read_header, unparsable
 from producer.lanes import LaneFacts, Lanes
 
 SOP_CLASS, SOP_INSTANCE = 0x00080016, 0x00080018
 STUDY, SERIES = 0x0020000D, 0x0020000E
-FRAMES, ROWS = 0x00280008, 0x00280010
+FRAMES, ROWS, COLUMNS = 0x00280008, 0x00280010, 0x00280011
+SAMPLES, BITS_ALLOCATED = 0x00280002, 0x00280100
 MODALITY, STUDY_DESCRIPTION, ACCESSION = 0x00080060, 0x00081030, 0x00080050
 PATIENT = {"name": 0x00100010, "patient_id": 0x00100020, "issuer": 0x00100021, "birth_date": 0x00100030}
 SEX = 0x00100040
@@ -67,10 +69,14 @@ class Accepted:
 
 
 @unparsable()
-def examine(received: Received, lanes: Lanes) -> Accepted:
-    """Raises Rejected and nothing else. Looks at the bytes only: never decodes pixels, never changes anything."""
-    header = read_header(received.part10, TAGS)
-    digest, whole = pixel_digest(header, received.part10)
+def examine(received: Received, lanes: Lanes, caps: Caps = DEFAULT, take: Take = take_freely) -> Accepted:
+    """Raises Rejected and nothing else. Looks at the bytes only: never decodes pixels, never changes anything.
+
+    ``take`` is told of every byte that is held beyond those received, and may object with Rejected.
+    """
+    header = read_header(received.part10, TAGS, caps, take)
+    _check_pixels(header, caps)
+    digest, whole = pixel_digest(header, caps)
     headers = _headers(received, header, digest, lanes)
     _check_announced(received, headers)
     whole = whole and not header.cut_short and (header.pixels is not None or ROWS not in header.elements)
@@ -136,6 +142,14 @@ def _frames(header: Header) -> int:
     if frames > MAX_FRAMES:
         raise Rejected(Reason.TOO_LARGE, "NumberOfFrames")
     return max(1, frames)
+
+
+def _check_pixels(header: Header, caps: Caps) -> None:
+    """What is announced must be something that anybody could ever decode; scoring's own budgets are far below."""
+    samples, bits = (header.short(tag) or absent for tag, absent in ((SAMPLES, 1), (BITS_ALLOCATED, 16)))
+    frame_bytes = header.short(ROWS) * header.short(COLUMNS) * samples * ((bits + 7) // 8)
+    if frame_bytes * _frames(header) > caps.pixel_bytes:
+        raise Rejected(Reason.TOO_LARGE, "announced pixels")
 
 
 def _facts(received: Received, header: Header) -> LaneFacts:

@@ -42,7 +42,7 @@ STATUS_OF: dict[Reason, int] = {
 }
 
 # Nothing is wrong with the object: the same bytes may be taken later.
-TEMPORARY = frozenset({Reason.BROKER_AWAY, Reason.BUFFER_FULL, Reason.TOO_MANY, Reason.STORE_AWAY})
+TEMPORARY = frozenset({Reason.BROKER_AWAY, Reason.BUFFER_FULL, Reason.STORE_AWAY})
 
 HTTP_OK, HTTP_ACCEPTED, HTTP_CONFLICT, HTTP_UNAVAILABLE = 200, 202, 409, 503
 

@@ -24,7 +24,8 @@ from contracts.errors import Rejected
 from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.settings import ProducerSettings
-from producer.header import MAX_INFLATED_BYTES, file_meta, read_header
+from producer.caps import Caps
+from producer.header import file_meta, read_header
 from producer.intake import MAX_FRAMES, Accepted, Door, Received, examine, identity, is_uid
 from producer.lanes import Lanes
 from tests.test_producer.objects import SECRETS, ct, part10
@@ -259,17 +260,17 @@ def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:
     """A data set that inflates a thousandfold is too large, whatever it says inside."""
     machine = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     squeezed = (
-        b"".join(machine.compress(bytes(2**20)) for _ in range(MAX_INFLATED_BYTES // 2**20 + 64)) + machine.flush()
+        b"".join(machine.compress(bytes(2**20)) for _ in range(Caps().inflated_bytes // 2**20 + 64)) + machine.flush()
     )
     payload = part10(ct(), DeflatedExplicitVRLittleEndian)
     assert refusal(payload[: file_meta(payload).data_set_at] + squeezed) is Reason.TOO_LARGE
 
 
-def test_sequences_nested_without_end_are_unparsable() -> None:
+def test_sequences_nested_without_end_are_too_complex() -> None:
     """Ten thousand levels of undefined length are refused, not followed until the stack is gone."""
     level = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     payload = part10(ct())
-    assert refusal(payload[: file_meta(payload).data_set_at] + level * 10_000) is Reason.UNPARSABLE
+    assert refusal(payload[: file_meta(payload).data_set_at] + level * 10_000) is Reason.TOO_COMPLEX
 
 
 @pytest.mark.parametrize(("frames", "reason"), [("1A", Reason.UNPARSABLE), (str(MAX_FRAMES + 1), Reason.TOO_LARGE)])

@@ -45,6 +45,9 @@ METRICS: dict[Happening, Metric] = {
     Happening.SCORED: Metric("triage_images_scored", _C, "Frames scored.", ("model", "version")),
     Happening.NOT_ANALYSED: Metric("triage_images_not_analysed", _C, "Images without a score.", ("reason",)),
     Happening.DEAD_LETTER: Metric("triage_dead_letters", _C, "Scans put on the dead-letter topic.", ("reason",)),
+    Happening.DECODER_REPLACED: Metric(
+        "triage_decoders_replaced", _C, "Decoder processes that were replaced: crashed, hung, memory, worn.", ("why",)
+    ),
     Happening.INFERENCE_SECONDS: Metric(
         "triage_inference_seconds",
         _H,
@@ -64,6 +67,18 @@ METRICS: dict[Happening, Metric] = {
     Happening.RECORDS_LOST: Metric(
         "triage_records_lost", _C, "Records that left a topic before they were read.", ("topic",)
     ),
+    Happening.BACKLOG_AGE_SECONDS: Metric(
+        "triage_backlog_age_seconds",
+        _G,
+        "Age of the oldest unscored record of a lane, by the broker's time; retention deletes it in the end.",
+        ("lane",),
+    ),
+    Happening.BACKLOG_IN_DANGER: Metric(
+        "triage_backlog_in_danger",
+        _G,
+        "1 while a lane's oldest unscored record is older than half its retention.",
+        ("lane",),
+    ),
     Happening.EVENT_UNREADABLE: Metric("triage_events_unreadable", _C, "Study events that could not be read."),
     Happening.STALE_WRITE: Metric("triage_stale_writes", _C, "Writes to Redis refused as older: a fenced zombie."),
     Happening.FLAGGED: Metric("triage_studies_flagged", _C, "Studies flagged.", ("urgency",)),
@@ -78,6 +93,12 @@ METRICS: dict[Happening, Metric] = {
     Happening.STUDY_EXPIRED: Metric("triage_studies_expired", _C, "Studies whose deadline passed unsettled."),
     Happening.REBUILDING: Metric("triage_rebuilding", _G, "1 while a partition's view is rebuilt.", ("partition",)),
     Happening.OPEN_STUDIES: Metric("triage_studies_open", _G, "Studies not yet closed.", ("partition",)),
+    Happening.IMAGES_WAITING: Metric(
+        "triage_images_waiting", _G, "Images that arrived and have no outcome.", ("partition", "lane")
+    ),
+    Happening.OLDEST_WAITING_SECONDS: Metric(
+        "triage_oldest_waiting_seconds", _G, "Age of the oldest image without an outcome.", ("partition", "lane")
+    ),
     Happening.PEER_UP: Metric("triage_peer_up", _G, "1 while a peer answers.", ("peer",)),
     Happening.ASSOCIATIONS: Metric("triage_associations", _G, "DICOM associations open now."),
     Happening.LIVE_READERS: Metric("triage_live_readers", _G, "Readers of the live event stream."),

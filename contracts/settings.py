@@ -188,7 +188,7 @@ class LimitSettings(Section):
     inflated_bytes: Bytes = Field(256 * MIB, description="largest deflated data set, inflated; counted in memory_bytes")
     sequence_depth: Count = Field(32, description="sequences within sequences; structured reports stay below 15")
     elements: Count = Field(
-        300_000, description="elements and fragments of one object; 2,000 enhanced frames need some 100,000"
+        200_000, description="elements and fragments of one object; 2,000 enhanced frames need some 100,000"
     )
     pixel_bytes: Bytes = Field(
         64 * GIB, description="rows x columns x frames x samples x bytes announced; scoring has a budget of its own"
@@ -216,6 +216,16 @@ class ScoringSettings(Section):
     threads: Count = Field(2, description="decoding threads")
     decode_budget_bytes: Bytes = Field(1 * GIB, description="largest decoded instance, checked before decoding")
     frame_budget_bytes: Bytes = Field(64 * MIB, description="largest single decoded frame")
+    frames: Count = Field(20_000, description="frames of one instance; enhanced CT of a whole body has some 5,000")
+    decode_timeout_s: Seconds = Field(
+        10.0, description="one compressed frame; real ones take well under a second. A decoder silent longer is killed"
+    )
+    decode_instance_s: Seconds = Field(
+        300.0, description="all compressed frames of one instance: 5,000 frames of 50 ms fit"
+    )
+    decoder_memory_bytes: Bytes = Field(
+        1 * GIB, description="address space of a decoder process beyond its own: a frame of 64 MiB needs some 400 MiB"
+    )
     drain_s: Seconds = Field(20.0, description="time to settle what is in flight on SIGTERM")
 
 

@@ -18,7 +18,7 @@ from launch.stack.redis_server import RedisServer
 from launch.stack.service import PACKAGE_ROOT
 from launch.stack.triton_server import TritonServer
 
-STANDIN = Path(__file__).with_name("standin")
+STANDIN = Path(__file__).resolve().with_name("standin")
 MODEL = "head_ct_lesion"
 ASK_LIMIT_MS = 5000
 
@@ -39,6 +39,11 @@ class StandInTriton(TritonServer):
     def knows_model(self) -> bool:
         """Whether the model can be asked: a server with an empty repository is ready, too."""
         return http_ok(f"http://{self.http}/v2/models/{MODEL}/ready")
+
+    @property
+    def offers_model(self) -> bool:
+        """Whether its repository is the one with the model."""
+        return self.repository == STANDIN
 
     def offer(self, *, model: bool) -> None:
         """From the next start on: the model, or a repository that does not know it."""

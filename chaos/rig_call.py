@@ -143,10 +143,10 @@ class RunningRig:
     def ailing(self) -> list[str]:
         """What does not work, in words; empty when all does."""
         silent = [f"{part.name} does not answer" for part in self.parts if not (part.alive() and part.answers())]
-        if not silent and not self.ground.triton.knows_model():
-            silent = ["triton does not know the model"]
+        if self.triton.alive() and not self.ground.triton.knows_model():
+            silent.append("triton does not know the model")
         status = self.status()
-        return silent or ([] if status == QueueStatus.OK else [f"reads are {status}"])
+        return silent if status == QueueStatus.OK else [*silent, f"reads are {status}"]
 
     def status(self) -> str:
         """What the worklist says of its own answers; ``away`` when it says nothing."""
@@ -218,7 +218,8 @@ class RunningRig:
         self.disk(Disk.SOUND)
         for service in self.crew.parts:
             service.clock.ahead(0.0)
-        self.ground.triton.offer(model=True)
+        if not self.ground.triton.offers_model:
+            self.serve(model=True)
         for part in self.parts:
             self.revive(part)
 

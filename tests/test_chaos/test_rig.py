@@ -2,14 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from chaos.crew_call import CrewPart
 from chaos.phantoms import Head, heads
 from chaos.rig_call import RunningRig
 from chaos.scenario import Disk, Load, Mood
@@ -147,7 +146,7 @@ def test_services_whose_clocks_jump_go_on_flagging(rig: RunningRig, ahead_s: flo
 
 @pytest.mark.parametrize("pick", ["producers", "workers", "brokers"])
 def test_a_killed_part_is_missed_stays_down_and_is_revived(rig: RunningRig, pick: str) -> None:
-    """kill -9 shows as unhealthy; nothing starts the part again but ``revive``, at the same address."""
+    """Kill -9 shows as unhealthy; nothing starts the part again but ``revive``, at the same address."""
     part = getattr(rig, pick)[1]
     part.kill()
     assert not rig.healthy()

@@ -11,7 +11,7 @@ from chaos.phantoms import Head, Picture
 from chaos.scenario import Load, Order
 
 LATE_IMAGES = (1, 3)  # of a study, sent after it has closed
-PIECE_IMAGES = 5  # a shuffled study comes over several associations at once, in pieces of at least so many
+PIECE_IMAGES = 3  # a shuffled study comes over several associations at once, in pieces of at least so many
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,13 @@ from contracts.findings import Frozen, Label, Measure, Patient, Probability
 from contracts.names import Lane
 from contracts.reasons import Reason
 
+# PS3.5 9.1, less its rule on leading zeros. It becomes part of keys, partitions and names in Redis: nothing else may.
+StudyUid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+
 
 class _Event(Frozen):
     schema_version: Literal[1] = 1
-    study_instance_uid: str
+    study_instance_uid: StudyUid
     at: float  # epoch seconds by the writer's clock: for people; order is the offset
 
     @property
@@ -101,6 +104,8 @@ class NotAnalysed(_ImageEvent):
 
     def _key_parts(self) -> tuple[str, ...]:
         frame = "" if self.frame is None else str(self.frame)
+        if self.reason is Reason.RECORD_LOST:  # a timer's: compaction must not let it take the place of scoring's word
+            frame = self.reason.value
         return (self.kind, self.sop_instance_uid, frame, self.pixel_digest)
 
 

@@ -4,6 +4,7 @@ Value: the Part 10 bytes as received, or empty where ``claim`` says where the pa
 Key: StudyInstanceUID. Headers: below; never patient data.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -12,6 +13,7 @@ from contracts.errors import DecodeError
 from contracts.names import Lane
 
 SCHEMA = 1
+_STUDY = re.compile(r"[0-9.]{1,64}")  # as in contracts/events.py: it becomes part of keys, partitions and names
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class ScanHeaders:
 def _typed(raw: Mapping[str, bytes]) -> dict[str, object]:
     if int(raw["schema"]) != SCHEMA:
         raise ValueError(f"schema {raw['schema']!r} is not {SCHEMA}")
+    if not _STUDY.fullmatch(raw["study_instance_uid"].decode()):
+        raise ValueError("study_instance_uid is no UID")
     read = {float: float, int: int, str: str, Lane: Lane}
     return {f.name: read[f.type](raw[f.name].decode()) for f in fields(ScanHeaders)}  # type: ignore[index]
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TextIO
@@ -138,6 +139,7 @@ class Bridge(logging.Handler):
     def install(self) -> None:
         """Becomes the root's only handler; captures warnings too."""
         logging.captureWarnings(capture=True)
+        warnings.simplefilter("always")  # else Python keeps the text of each for ever: it quotes data elements
         root = logging.getLogger()
         root.handlers[:] = [self]
         root.setLevel(logging.WARNING)

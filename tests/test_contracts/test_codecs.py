@@ -98,6 +98,16 @@ def test_junk_is_the_one_decode_error_and_carries_its_bytes(junk: bytes) -> None
     assert caught.value.payload == junk
 
 
+@pytest.mark.parametrize("uid", ["", "1.2\n", "1.2|3", "Doe^John", "\u00e9", "1" * 65])
+def test_a_study_that_is_no_uid_is_a_decode_error(uid: str) -> None:
+    """It would become part of keys, partitions and names in Redis: neither an event nor a scan may carry it."""
+    event = events.Closed(study_instance_uid="1.2.3", at=1.0, after_offset=0)
+    with pytest.raises(DecodeError):
+        events.decode(events.encode(event.model_copy(update={"study_instance_uid": uid})))
+    with pytest.raises(DecodeError):
+        ScanHeaders.decode(ScanHeaders(uid, "2", "3", "4", "5", "d", "p", "s", 1.0, "t", 1).encode())
+
+
 @given(study_events)
 def test_event_keys_begin_with_the_study_and_hold_no_patient_data(event: events.StudyEvent) -> None:
     """Keys route by study and may be seen by anybody who lists a topic."""

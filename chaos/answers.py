@@ -61,6 +61,7 @@ class Listed:
     position: int
     state: str
     closed: bool
+    waiting: int  # images that were received and are not settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +93,10 @@ def _row(row: Json) -> Row:
 
 
 def _listed(item: Json) -> Listed:
-    return Listed(item["study_instance_uid"], item["position"], item["state"], item["closed"])
+    return Listed(
+        study_instance_uid=item["study_instance_uid"],
+        position=item["position"],
+        state=item["state"],
+        closed=item["closed"],
+        waiting=item["images_received"] - item["images_settled"],
+    )

@@ -12,10 +12,10 @@ from chaos.answers import Answers, Entry, ListTold, Row, StudyTold
 from chaos.ledger import Acknowledged, Key, Ledger, is_finding, key_of
 from chaos.logged import ARRIVED, OUTCOMES, LogTold
 from chaos.phantoms import Picture
-from chaos.sightings import FLAGGED, WITHDRAWN, Sightings
+from chaos.sightings import FLAGGED, NOT_FLAGGED, WITHDRAWN, Sightings
 from contracts.reasons import Category, Reason
 
-NOT_FLAGGED, NOT_ANALYSED, EXCLUDED, SCORED = "not_flagged", "not_analysed", "excluded", "scored"
+NOT_ANALYSED, SCORED = "not_analysed", "scored"
 ENDED = (FLAGGED, NOT_FLAGGED, NOT_ANALYSED)
 RECEIVED, ACTION = "received", "action"  # contracts.worklist.Change
 
@@ -310,6 +310,13 @@ def silently_normal(case: Case) -> Iterator[str]:
             yield f"I7 silently normal: study {study.uid} is not flagged, and {why}"
 
 
+def never_normal_too_soon(case: Case) -> Iterator[str]:
+    """Nor was it called normal at any time while images of it waited."""
+    for uid in case.ledger.owed():
+        if times := case.sightings.study(uid).hollow:
+            yield f"I7 silently normal: study {uid} was seen not flagged {times} times while images of it waited"
+
+
 def _why_not_normal(study: Study) -> Iterator[str]:
     if study.told.state != NOT_FLAGGED:
         return
@@ -338,6 +345,7 @@ CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     audited,
     actions_survive,
     silently_normal,
+    never_normal_too_soon,
 )
 
 

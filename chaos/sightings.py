@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 
 from chaos.answers import Listed, ListTold
 
-FLAGGED, WITHDRAWN = "flagged", "withdrawn"  # contracts.worklist.Change, contracts.findings.StudyState
+FLAGGED, NOT_FLAGGED, WITHDRAWN = (
+    "flagged",
+    "not_flagged",
+    "withdrawn",
+)  # contracts.worklist.Change, contracts.findings.StudyState
 
 
 @dataclass(slots=True)
@@ -20,6 +24,7 @@ class Seen:
     lowered: int = 0  # how often it was flagged in one complete list and not in the next
     vanished: int = 0  # how often it was in no complete list after it had been in one
     doubled: int = 0  # how often it was twice in one list
+    hollow: int = 0  # how often it was called not flagged while images of it waited
     told_flagged: int = 0  # live events ``flagged`` since the last ``withdrawn``, at most
     _flagged: bool = False
     _live: int = field(default=0)
@@ -28,6 +33,7 @@ class Seen:
         """It was in the list."""
         self.first_s = at_s if self.first_s is None else self.first_s
         self.closed = item.closed
+        self.hollow += item.state == NOT_FLAGGED and item.waiting > 0
         flagged = item.state == FLAGGED
         if flagged and self.flagged_s is None:
             self.flagged_s = at_s

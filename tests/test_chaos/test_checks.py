@@ -96,6 +96,13 @@ def lowered_meanwhile(case: Case) -> Case:
     return case
 
 
+def hollow_meanwhile(case: Case) -> Case:
+    """A study that was called normal while an image of it waited."""
+    told_so = list_of([answer_of(case, one(case, "not_flagged"))])
+    case.sightings.read(replace(told_so, status="degraded", items=(replace(told_so.items[0], waiting=1),)), 2.0)
+    return case
+
+
 def flag_lost(case: Case) -> Case:
     """A flag that was seen and is gone."""
     return with_answer(case, one(case, "flagged"), state="not_analysed", reason="delayed")
@@ -181,6 +188,7 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], set[str]]] = {
     "a flag is not audited": (not_audited, {"I4"}),
     "an action is lost": (action_lost, {"I5"}),
     "a lesion looks normal": (silent_lesion, {"I4", "I7"}),
+    "a study looks normal too soon": (hollow_meanwhile, {"I7"}),
     "a failed image in a normal study": (
         lambda c: spoilt_row(c, outcome="not_analysed", reason="model_refused"),
         {"I7"},

@@ -19,9 +19,9 @@ from tests.test_chaos.told import sent
 STUDY, SERIES, SOP, DIGEST = "1.2.3", "1.2.3.4", "1.2.3.5", "d" * 64
 
 
-def listed(uid: str, state: str = "receiving", *, closed: bool = False) -> Listed:
+def listed(uid: str, state: str = "receiving", *, closed: bool = False, waiting: int = 0) -> Listed:
     """One line of the list."""
-    return Listed(uid, 1, state, closed)
+    return Listed(uid, 1, state, closed, waiting)
 
 
 def a_list(*items: Listed, status: str = "ok", pages: int = 1) -> ListTold:
@@ -79,6 +79,16 @@ def test_a_flag_is_lowered_only_between_complete_lists() -> None:
     seen.read(a_list(listed("a", "receiving")), 2.0)
     assert seen.study("a").lowered == 1
     assert seen.study("a").flagged_s == 1.0
+
+
+def test_a_study_is_hollow_where_it_is_called_normal_and_waits() -> None:
+    """Whatever the status: one line of the list must not contradict itself."""
+    seen = Sightings(["a"])
+    for state, waits in (("not_flagged", 0), ("flagged", 1), ("receiving", 1)):
+        seen.read(a_list(listed("a", state, waiting=waits)), 1.0)
+    assert seen.study("a").hollow == 0
+    seen.read(a_list(listed("a", "not_flagged", waiting=1), status="rebuilding"), 2.0)
+    assert seen.study("a").hollow == 1
 
 
 def test_a_study_on_two_pages_has_moved_and_on_one_page_is_doubled() -> None:
@@ -142,9 +152,10 @@ def test_answers_are_read_as_the_service_writes_them() -> None:
 def test_a_list_is_as_good_as_its_worst_page() -> None:
     """One degraded page makes the whole list degraded."""
     item = {"study_instance_uid": STUDY, "position": 1, "state": "flagged", "closed": True}
+    item |= {"images_received": 3, "images_settled": 2}
     good, bad = {"status": "ok", "items": [item]}, {"status": "degraded", "items": []}
     assert ListTold.of([good, bad]).status == "degraded"
-    assert ListTold.of([good]) == ListTold("ok", 1, (Listed(STUDY, 1, "flagged", closed=True),))
+    assert ListTold.of([good]) == ListTold("ok", 1, (Listed(STUDY, 1, "flagged", closed=True, waiting=1),))
 
 
 def test_keys_of_the_log_are_read_as_the_events_write_them() -> None:

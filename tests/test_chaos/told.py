@@ -48,7 +48,7 @@ def told(study: Head) -> StudyTold:
 
 def list_of(answers: Iterable[StudyTold], status: str = "ok") -> ListTold:
     """One page of them."""
-    items = tuple(Listed(a.study_instance_uid, n, a.state, a.closed) for n, a in enumerate(answers, start=1))
+    items = tuple(Listed(a.study_instance_uid, n, a.state, a.closed, 0) for n, a in enumerate(answers, start=1))
     return ListTold(status, 1, items)
 
 

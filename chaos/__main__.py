@@ -98,7 +98,8 @@ def _run_all(options: argparse.Namespace, console: Console) -> list[Outcome]:
     version = record_out.version()
     todo = list(_todo(options, version))
     outcomes: list[Outcome] = []
-    with stop_signals(), Runner(lambda told: console.print(f"[dim]{escape(told)}[/dim]")) as runner:
+    logs = options.keep.parent / "logs"
+    with stop_signals(), Runner(lambda told: console.print(f"[dim]{escape(told)}[/dim]"), logs=logs) as runner:
         for number, (fault, seed) in enumerate(todo, start=1):
             outcomes.append(runner.run(fault, seed))
             record_out.keep(options.keep, outcomes[-1], version)

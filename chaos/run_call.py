@@ -46,8 +46,10 @@ Say = Callable[[str], None]
 class Runner:
     """Keeps a stack up from its first run to its ``close``. ``say`` is told what takes long."""
 
-    def __init__(self, say: Say = lambda _: None, folder: Path | None = None) -> None:
+    def __init__(self, say: Say = lambda _: None, folder: Path | None = None, logs: Path | None = None) -> None:
+        """``logs``: where those of a run that violated something are kept; None: nowhere."""
         self._say = say
+        self._logs = logs
         self._folder = folder or Path(tempfile.mkdtemp(prefix="lesion-triage-chaos-"))
         self._temporary = folder is None
         self._rig: RunningRig | None = None
@@ -71,15 +73,24 @@ class Runner:
         rig = self._ready()
         outcome = one_run(rig, fault, seed)
         self._runs += 1
-        try:
-            rig.heal()
-            rig.wait_healthy(HEALTHY_S)
-        except (StartFailed, NotHealthy, OSError) as problem:
-            self._drop()
-            return replace(
-                outcome, violations=(*outcome.violations, f"I6 recovery: not healed after the run: {problem}")
+        if unhealed := _unhealed(rig):
+            outcome = replace(
+                outcome, violations=(*outcome.violations, f"I6 recovery: not healed after it: {unhealed}")
             )
+        if outcome.violations:
+            self._keep_logs(rig, f"{fault.name}-{seed}")
+        if unhealed:
+            self._drop()
         return outcome
+
+    def _keep_logs(self, rig: RunningRig, name: str) -> None:
+        if self._logs is None:
+            return
+        place = self._logs / name
+        place.mkdir(parents=True, exist_ok=True)
+        for part in rig.parts:
+            shutil.copyfile(part.log, place / f"{part.folder.name}.log")
+        self._say(f"the logs of that run are kept in {place}")
 
     def _ready(self) -> RunningRig:
         if self._rig is None:
@@ -108,6 +119,16 @@ class Runner:
         if self._rig is not None:
             self._rig.close()
         self._rig = None
+
+
+def _unhealed(rig: RunningRig) -> str:
+    """What is wrong with it after everything was undone; nothing, if all is well."""
+    try:
+        rig.heal()
+        rig.wait_healthy(HEALTHY_S)
+    except (StartFailed, NotHealthy, OSError) as problem:
+        return str(problem)
+    return ""
 
 
 def one_run(rig: RunningRig, fault: Fault, seed: int) -> Outcome:
@@ -170,7 +191,7 @@ class _Run:
             actions_lost=told.actions_lost,
             recovered_s=recovered_s,
             violations=(*self._violations, *violations(case)),
-            struck=act.struck,
+            struck=act.struck or act.problem.partition("\n")[0],
             studies=len(self._ledger.owed()),
             seconds=round(time.monotonic() - self._began_s, 1),
         )

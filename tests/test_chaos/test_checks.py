@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.answers import Entry, StudyTold
-from chaos.checks import CHECKS, Case, counts, settled_by, unended, violations, waiting
+from chaos.checks import Case, counts, settled_by, unended, violations, waiting
+from chaos.invariants import CHECKS
 from chaos.ledger import Action, Ledger
 from chaos.logged import LogTold
 from tests.test_chaos.told import list_of, log_of, one, sent, sound, told, with_answer

@@ -143,7 +143,7 @@ class ProducerSettings(Section):
     )
     commitment_index: str = Field(
         "",
-        description="folder of the index of what is durable (some 150 bytes an image); empty: the system's temporary",
+        description="folder of the index of what is durable (some 50 bytes an image); empty: the system's temporary",
     )
 
     @field_validator("commitment_peers")
@@ -170,6 +170,7 @@ class LimitSettings(Section):
     message_fragments: Count = Field(
         1_000_000, description="PDVs of one message; 2 GiB in fragments of 4 KiB need half of that"
     )
+    pdu_fragments: Count = Field(256, description="PDVs within one PDU; senders put one or two there (PS3.8 9.3.5)")
     messages_waiting: Count = Field(
         16, description="requests of one association not yet answered; we negotiate one at a time (PS3.7 D.3.3.3)"
     )

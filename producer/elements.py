@@ -163,7 +163,7 @@ def past(level: Level, element: Element, count: Count, listener: Listener = SILE
         return element._replace(end=_follow(level, element, count, listener))
     if element.length == UNDEFINED:
         return element._replace(end=_delimiter(level, element.at, count))
-    return element._replace(end=element.at + element.length)
+    return Element(element.tag, element.vr, element.length, element.at, element.at + element.length)
 
 
 def after(element: Element) -> int:
@@ -271,9 +271,13 @@ def _in_item(frame: _Frame, at: int, count: Count, listener: Listener) -> tuple[
     if is_sequence(frame.level, found):
         listener.sequence(found)
         return found.at, _opened(frame.level, found)
-    whole = past(frame.level, found, count)
-    listener.value(frame.level, whole)
-    return after(whole), None
+    if found.length == UNDEFINED:
+        found = past(frame.level, found, count)
+        listener.value(frame.level, found)
+        return after(found), None
+    tag, vr, length, value_at, _ = found
+    listener.value(frame.level, Element(tag, vr, length, value_at, value_at + length))
+    return value_at + length, None
 
 
 @dataclass(frozen=True, slots=True)

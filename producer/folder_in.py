@@ -14,6 +14,7 @@ GRACE times the settling time before it is judged.
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from contracts.reasons import Reason
 from contracts.settings import ProducerSettings
 from producer.intake import Door, Received
 from producer.memory import Budget
+from producer.preamble import CLEAN, PREAMBLE_BYTES, PREFIX, program
 from producer.reception import Outcome, Reception
 from producer.stamp_call import monotonic_s, now_s, traceparent
 
@@ -163,6 +165,7 @@ class FolderDoor:
         if _look(path) != watched.look:
             return
         if self._keep:
+            _disarm(path)
             _move(path, self._place(TAKEN, path))
         else:
             path.unlink()
@@ -173,6 +176,7 @@ class FolderDoor:
         reason = outcome.reason or Reason.UNPARSABLE
         told = {"reason": reason.value, "sentence": reason.sentence, "detail": outcome.detail, "at": now_s()}
         place.with_name(f"{place.name}.json").write_text(json.dumps(told), encoding="utf-8")
+        _disarm(path)
         _move(path, place)
 
     def _place(self, below: str, path: Path) -> Path:
@@ -181,6 +185,14 @@ class FolderDoor:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         numbered = (wanted.with_name(f"{wanted.name}.{number}") for number in range(1, 1_000_000))
         return wanted if not wanted.exists() else next(place for place in numbered if not place.exists())
+
+
+def _disarm(path: Path) -> None:
+    """What we keep beginning like a program, though it is DICOM, begins with zeros from now on (see preamble.py)."""
+    with path.open("r+b") as file:
+        if program(file.read(PREAMBLE_BYTES + len(PREFIX))):
+            file.seek(0)
+            file.write(CLEAN)
 
 
 def _move(path: Path, place: Path) -> None:
@@ -197,7 +209,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, Look]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(place, name)
-            if _may_be_finished(name) and not path.is_symlink():
+            if _may_be_finished(name):
                 look = _look(path)
                 if look is not None:
                     yield path, look
@@ -209,8 +221,11 @@ def _may_be_finished(name: str) -> bool:
 
 
 def _look(path: Path) -> Look | None:
+    """None where there is no file, or something else: a pipe would never be read to its end."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
         return None
     return Look(status.st_size, status.st_mtime_ns, status.st_ino)

@@ -2,7 +2,10 @@
 
 import threading
 from collections import OrderedDict
+from typing import Self
 
+from contracts.errors import Rejected
+from contracts.reasons import Reason
 from contracts.scans import ScanHeaders
 
 Key = tuple[str, str, str, str]
@@ -68,3 +71,23 @@ class Budget:
         """Hands back what was taken."""
         with self._lock:
             self._held_bytes -= size_bytes
+
+
+class Loan:
+    """Bytes held for one object beyond those received; all are given back at the end. A context manager."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._size_bytes = budget, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give(self._size_bytes)
+        self._size_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """So many more. Raises Rejected(BUFFER_FULL) where the budget has no more."""
+        if not self._budget.take(size_bytes):
+            raise Rejected(Reason.BUFFER_FULL)
+        self._size_bytes += size_bytes

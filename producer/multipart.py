@@ -1,19 +1,26 @@
 """A multipart/related body (RFC 2387), taken apart as it streams in: one part in memory at a time, within a cap."""
 
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from contracts.errors import TriageError
 from contracts.reasons import Reason
+from contracts.settings import LimitSettings
 from producer.memory import Budget
 
 DICOM = "application/dicom"
+MOST_PARTS = LimitSettings().stow_parts
 
 
 class Malformed(TriageError):
     """Not a multipart body: 400."""
+
+
+class TooMany(TriageError):
+    """More parts than one request may have: 413."""
 
 
 class WrongMediaType(TriageError):
@@ -48,9 +55,9 @@ def boundary_of(content_type: str) -> bytes:
 class Parts:
     """Feed it the body piece by piece; each call gives the parts that piece finished."""
 
-    def __init__(self, boundary: bytes, largest_bytes: int, budget: Budget) -> None:
-        self._largest_bytes, self._budget = largest_bytes, budget
-        self._pieces: list[bytes] = []
+    def __init__(self, boundary: bytes, largest_bytes: int, budget: Budget, most: int = MOST_PARTS) -> None:
+        self._largest_bytes, self._budget, self._most, self._count = largest_bytes, budget, most, 0
+        self._content = BytesIO()  # gives its one buffer away: a part is never in memory twice
         self._size_bytes = 0
         self._refused: Reason | None = None
         self._name, self._value = b"", b""
@@ -70,7 +77,7 @@ class Parts:
             raise Malformed("the announced boundary is too long (RFC 2046 5.1.1: at most 70 characters)") from None
 
     def feed(self, piece: bytes) -> list[Part]:
-        """Raises Malformed, or WrongMediaType on a part that is not application/dicom."""
+        """Raises Malformed, TooMany, or WrongMediaType on a part that is not application/dicom."""
         try:
             self._parser.write(piece)
         except FormParserError:
@@ -93,7 +100,10 @@ class Parts:
         self._drop(None)
 
     def _begin(self) -> None:
-        self._pieces, self._size_bytes, self._refused = [], 0, None
+        self._count += 1
+        if self._count > self._most:
+            raise TooMany(f"{self._most} parts")
+        self._content, self._size_bytes, self._refused = BytesIO(), 0, None
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._refused is not None:
@@ -104,15 +114,15 @@ class Parts:
             self._drop(Reason.BUFFER_FULL)
         else:
             self._size_bytes += end - start
-            self._pieces.append(data[start:end])
+            self._content.write(memoryview(data)[start:end])
 
     def _drop(self, reason: Reason | None) -> None:
         self._budget.give(self._size_bytes)
-        self._pieces, self._size_bytes, self._refused = [], 0, reason
+        self._content, self._size_bytes, self._refused = BytesIO(), 0, reason
 
     def _end(self) -> None:
-        self._done.append(Part(b"".join(self._pieces), self._refused))
-        self._pieces, self._size_bytes = [], 0
+        self._done.append(Part(self._content.getvalue(), self._refused))
+        self._content, self._size_bytes = BytesIO(), 0
 
     def _header_begin(self) -> None:
         self._name, self._value = b"", b""

@@ -9,7 +9,10 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from contracts.errors import PeerAway
+from contracts.errors import PeerAway, PeerBusy
+from producer.preamble import for_files
+
+Pieces = tuple[bytes | memoryview, ...]
 
 
 class PayloadStore:
@@ -18,8 +21,9 @@ class PayloadStore:
     Written to a temporary name, synced and renamed where that is a disk; the size is verified everywhere.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, min_free_bytes: int = 0) -> None:
+        """``min_free_bytes``: of a disk; what would leave it less is not written."""
+        self._url, self._min_free_bytes = url.rstrip("/"), min_free_bytes
         self._state = "unknown"
 
     def peers(self) -> Mapping[str, str]:
@@ -27,24 +31,48 @@ class PayloadStore:
         return {"payload": self._state}
 
     def put(self, part10: bytes) -> str:
-        """The URL to read it from. Raises PeerAway, whatever the store's own complaint."""
-        digest = sha256(part10).hexdigest()
+        """The URL to read it from. Raises PeerAway, whatever the store's own complaint; PeerBusy on a full disk.
+
+        A preamble that is a program's is not written: zeros are. The data set is (see preamble.py).
+        """
+        pieces = for_files(part10)
+        digest = _digest(pieces)
         claim = f"{self._url}/{digest[:2]}/{digest}"
         try:
-            self._write(claim, part10)
+            self._write(claim, pieces, len(part10))
+        except PeerBusy:
+            self._state = "full"
+            raise
         except Exception as problem:  # every fsspec store has exceptions of its own
             self._state = "away"
             raise PeerAway("payload store", type(problem).__name__) from problem
         self._state = "up"
         return claim
 
-    def _write(self, claim: str, part10: bytes) -> None:
+    def _write(self, claim: str, pieces: Pieces, size_bytes: int) -> None:
         store, path = fsspec.core.url_to_fs(claim)
         if isinstance(store, LocalFileSystem):
-            _write_synced(Path(path), part10)
+            place = Path(path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _check_room(place.parent, size_bytes + self._min_free_bytes)
+            _write_synced(place, pieces)
         else:
-            store.pipe_file(path, part10)
-        _verify(store, path, len(part10))
+            store.pipe_file(path, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        _verify(store, path, size_bytes)
+
+
+def _digest(pieces: Pieces) -> str:
+    machine = sha256()
+    for piece in pieces:
+        machine.update(piece)
+    return machine.hexdigest()
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    """Raises PeerBusy. Before the disk is full: the broker, or a log, may live on it, too."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < needed_bytes:
+        raise PeerBusy("payload store", "too little room on the disk")
 
 
 def _verify(store: Any, path: str, size_bytes: int) -> None:
@@ -53,13 +81,13 @@ def _verify(store: Any, path: str, size_bytes: int) -> None:
         raise OSError(f"{found} of {size_bytes} bytes")
 
 
-def _write_synced(path: Path, part10: bytes) -> None:
+def _write_synced(path: Path, pieces: Pieces) -> None:
     """1. Temporary file. 2. Its bytes reach the disk. 3. It takes its name. 4. The name reaches the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(part10)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

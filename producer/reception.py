@@ -1,16 +1,18 @@
 """What every door does with one object, once: intake, duplicate, payload, publish, remember, answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from contracts.errors import PeerBusy, PeerError, Rejected
 from contracts.hooks import Happening, Hooks, Stage
 from contracts.names import Lane
 from contracts.reasons import Reason
+from producer.caps import DEFAULT, Caps
 from producer.intake import Accepted, Received, examine, identity
 from producer.lanes import Lanes
-from producer.memory import Acknowledged
+from producer.memory import Acknowledged, Budget, Loan
+from producer.preamble import program
 from producer.statuses import TEMPORARY
 
 
@@ -30,10 +32,15 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``inline_bytes``: larger objects go to the store. ``largest_bytes``: larger ones are refused."""
+    """``inline_bytes``: larger objects go to the store. ``largest_bytes``: larger ones are refused.
+
+    ``budget``: what inflated objects take; the doors share it.
+    """
 
     inline_bytes: int
     largest_bytes: int
+    caps: Caps = DEFAULT
+    budget: Budget = field(default_factory=lambda: Budget(DEFAULT.inflated_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +107,18 @@ class Reception:
     def _examined(self, received: Received, *, may_grow: bool) -> Accepted:
         if len(received.part10) > self.limits.largest_bytes:
             raise Rejected(Reason.TOO_LARGE)
-        with self._hooks.stage(Stage.INTAKE, received.traceparent):
-            accepted = examine(received, self._lanes)
+        self._look_for_program(received)
+        with self._hooks.stage(Stage.INTAKE, received.traceparent), Loan(self.limits.budget) as loan:
+            accepted = examine(received, self._lanes, self.limits.caps, loan.take)
         if may_grow and not accepted.whole:
             raise Rejected(Reason.UNPARSABLE, "pixel data missing or cut short")
         return accepted
+
+    def _look_for_program(self, received: Received) -> None:
+        kind = program(received.part10)
+        if kind:
+            happened, trace = self._hooks.happened, received.traceparent
+            happened(Happening.EXECUTABLE, traceparent=trace, door=received.door.value, kind=kind)
 
     def _told(self, received: Received, accepted: Accepted) -> Outcome:
         """1. A duplicate is told so. 2. Payload. 3. Both records. 4. Remember. 5. Success."""

@@ -6,6 +6,7 @@ from contracts.ports import Service
 from contracts.settings import Settings
 from launch.clients.kafka_call import KafkaLog, ensure_topics, topics_of
 from producer.broker_call import BrokerWatch
+from producer.caps import Caps
 from producer.dicom_in import DicomDoor
 from producer.folder_in import FolderDoor
 from producer.kafka_out import KafkaPublisher
@@ -29,7 +30,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
     log = KafkaLog(settings.kafka, hooks)
     forget = memory.forget if settings.kafka.memory_only else _keep
     publisher = KafkaPublisher(log, topics_of(settings.kafka), settings.kafka.ack_timeout_s, forget)
-    store = PayloadStore(settings.payload.url) if settings.payload.url else None
+    store = PayloadStore(settings.payload.url, settings.payload.min_free_bytes) if settings.payload.url else None
     reception = Reception(lanes, limits, publisher, store, memory, hooks, monotonic_s)
     watch = BrokerWatch(lambda: ensure_topics(settings.kafka, hooks), log, hooks, forget)
     drain_s = settings.kafka.ack_timeout_s + DRAIN_EXTRA_S
@@ -45,12 +46,21 @@ def limits_of(settings: Settings) -> Limits:
             f"payload.inline_limit_bytes ({inline}) must stay {ENVELOPE_BYTES} bytes below kafka.max_record_bytes "
             f"({settings.kafka.max_record_bytes})."
         )
-    return Limits(inline, settings.payload.max_bytes if settings.payload.url else inline)
+    largest = settings.payload.max_bytes if settings.payload.url else inline
+    if largest > settings.limits.memory_bytes:
+        raise SettingsError(
+            f"limits.memory_bytes ({settings.limits.memory_bytes}) must hold at least one object of the largest size "
+            f"that is taken ({largest}: payload.max_bytes, or payload.inline_limit_bytes without a payload store)."
+        )
+    return Limits(inline, largest, Caps.of(settings.limits), Budget(settings.limits.memory_bytes))
 
 
 def _doors(settings: Settings, reception: Reception, hooks: Hooks) -> list[Door]:
-    budget = Budget(settings.payload.max_bytes)
-    doors: list[Door] = [make(settings.producer, reception, budget, hooks) for make in (DicomDoor, StowDoor)]
+    budget = reception.limits.budget
+    doors: list[Door] = [
+        DicomDoor(settings.producer, reception, budget, hooks, limits=settings.limits),
+        StowDoor(settings.producer, reception, budget, hooks, settings.limits),
+    ]
     if settings.producer.folder:
         doors.append(FolderDoor(settings.producer, reception, budget, hooks))
     return doors

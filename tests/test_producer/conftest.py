@@ -20,10 +20,11 @@ def start(topic_prefix: str) -> Start:
         *,
         kafka: dict[str, Any] | None = None,
         payload: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
         broker_away: bool = False,
         **doors: Any,
     ) -> AbstractContextManager[Running]:
-        settings = settings_of(bootstrap, topic_prefix, kafka or {}, payload or {}, **doors)
+        settings = settings_of(bootstrap, topic_prefix, kafka or {}, payload or {}, limits, **doors)
         return running(settings, broker_away=broker_away)
 
     return make

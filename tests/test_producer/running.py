@@ -17,7 +17,7 @@ from contracts.hooks import Happening, Silent
 from contracts.names import Topics
 from contracts.ports import Service
 from contracts.scans import Scan, ScanHeaders
-from contracts.settings import KafkaSettings, PayloadSettings, ProducerSettings, Settings
+from contracts.settings import KafkaSettings, LimitSettings, PayloadSettings, ProducerSettings, Settings
 from launch.clients.kafka_call import make_consumer
 from launch.wiring.producer import build
 
@@ -69,12 +69,20 @@ class Running:
         assert not self.thread.is_alive()
 
 
-def settings_of(bootstrap: str, prefix: str, kafka: dict[str, Any], payload: dict[str, Any], **doors: Any) -> Settings:
+def settings_of(
+    bootstrap: str,
+    prefix: str,
+    kafka: dict[str, Any],
+    payload: dict[str, Any],
+    limits: dict[str, Any] | None = None,
+    **doors: Any,
+) -> Settings:
     """Settings for one broker and quick tests."""
     broker = {"partitions": 3, "replication": 1, "min_insync": 1, "ack_timeout_s": 15.0}
     return Settings(
         kafka=KafkaSettings(bootstrap=bootstrap, topic_prefix=prefix, **broker | kafka),
         payload=PayloadSettings(**payload),
+        limits=LimitSettings(**limits or {}),
         producer=ProducerSettings(**{"port": 0, "stow_port": 0} | doors),
     )
 

@@ -88,7 +88,12 @@ class RedisKeys:
     ``partition:<n>``           hash         ``offset`` (next to apply), ``status`` (ready | rebuilding),
                                              ``target`` (log end to reach before ready), ``beat`` (epoch
                                              seconds by Redis's own TIME, every BEAT_S), ``owner``, ``epoch``,
-                                             ``clock`` (the broker's time as its owner knows it)
+                                             ``clock`` (the broker's time as its owner knows it), ``backlog``
+                                             (JSON contracts.worklist.Backlog, as old as the beat), ``log``
+                                             (the id of the topic that offsets belong to), ``lost`` (JSON: lane
+                                             → scans appended before that are gone), ``run`` and ``evicted``
+                                             (the store's run_id and evicted_keys that the owner has seen: with
+                                             others nobody has looked yet whether the view is whole)
     ``changes``                 stream       live changes: ``event`` (Change), ``uid``, ``item`` (JSON
                                              WorklistItem, position 0), ``offset``; capped
     ``frames:<uid>``            hash         flagging alone: what the fold keeps of each frame

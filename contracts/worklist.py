@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from contracts.findings import Finding, Frozen, ImageOutcome, Patient, ReadingState, StudyState, Urgency
 from contracts.names import Lane
 from contracts.reasons import Reason
@@ -66,7 +68,7 @@ class ImageItem(Frozen):
     frames: int = 1
     outcome: ImageOutcome | None = None
     reason: Reason | None = None
-    settlements: int = 0  # effective settlements: 0 while it waits, then 1, whatever was delivered twice
+    settlements: int = 0  # how often it went from waiting to settled in the store: counted there, never assumed
     probability: float | None = None  # the highest of its frames, label "any"
 
 
@@ -76,6 +78,23 @@ class StoredImage(Frozen):
     item: ImageItem
     pixel_digest: str
     arrived_at: float | None = None  # None: its score came, its arrival has not been seen
+    copies: dict[Lane, float] = Field(default_factory=dict)  # lane → append time (epoch seconds) of its newest arrival
+
+
+class LaneBacklog(Frozen):
+    """Images of one lane that arrived and wait for an outcome; the oldest's age when this was told."""
+
+    images: int = 0
+    oldest_s: float | None = None
+
+
+class Backlog(Frozen):
+    """How far analysis is behind. ``complete``: every partition's owner tells; else there may be more."""
+
+    images: int = 0
+    oldest_s: float | None = None
+    lanes: dict[Lane, LaneBacklog] = Field(default_factory=dict)
+    complete: bool = True
 
 
 class PartitionStatus(StrEnum):

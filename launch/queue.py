@@ -19,7 +19,7 @@ from launch.queue_call import WorklistClient
 from launch.queue_table import render
 from worklist.answers import WorklistAnswer
 
-_FRAME_ROWS = 7  # lines of a screen that are not studies: status, header, notice, what is left
+_FRAME_ROWS = 8  # lines of a screen that are not studies: status, backlog, header, notice, what is left
 _PIPE_WIDTH = 160  # characters of a line where there is no terminal
 _PIPE_ROWS = 1000  # the API's largest page
 _HINT = "; triage local and triage demo print the address of their worklist: give it with --url"
@@ -107,4 +107,4 @@ def _print_json(ask: Callable[[], WorklistAnswer], every_s: float | None, *, pat
 
 
 _NO_PATIENT = {"items": {"__all__": {"patient", "study_description"}}}
-_CLOCKS = frozenset({"as_of", "age_s"})  # they change with every look
+_CLOCKS = frozenset({"as_of", "age_s", "backlog"})  # they change with every look

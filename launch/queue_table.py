@@ -19,6 +19,8 @@ _STATE = {
     StudyState.RECEIVING: ("receiving", "cyan"),
 }
 _STATUS = {QueueStatus.OK: "green", QueueStatus.REBUILDING: "bold yellow", QueueStatus.DEGRADED: "bold red"}
+LATE_S = 30.0  # an image is scored within seconds of its arrival: beyond that a person should see it
+_BEHIND_STYLE = "bold yellow"
 _STEPS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -94,7 +96,25 @@ def _status_line(answer: WorklistAnswer, trouble: str) -> Text:
     line.append(f" · {answer.total} {'study' if answer.total == 1 else 'studies'}")
     if answer.detail:
         line.append(f" · {printable(answer.detail)}", style=_STATUS[answer.status])
+    line.append(f"\n{_behind(answer)}", style=_BEHIND_STYLE if _late(answer) else "")
     return line.append(f"\n{printable(trouble)}", style="bold red") if trouble else line
+
+
+def _behind(answer: WorklistAnswer) -> str:
+    """How far analysis is behind, in words."""
+    backlog = answer.backlog
+    if backlog is None:
+        return "How far analysis is behind is not known."
+    wait = "1 image waits" if backlog.images == 1 else f"{backlog.images} images wait"
+    more = "" if backlog.complete else " (not every worker tells: there may be more)"
+    if backlog.oldest_s is None:
+        return f"Analysis is up to date{more}" if not backlog.images else f"{wait} for analysis{more}"
+    return f"Analysis is {duration(backlog.oldest_s)} behind: {wait}{more}"
+
+
+def _late(answer: WorklistAnswer) -> bool:
+    backlog = answer.backlog
+    return backlog is None or not backlog.complete or (backlog.oldest_s or 0.0) >= LATE_S
 
 
 def _more(answer: WorklistAnswer) -> Text:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.findings import Frozen, StudyState, Urgency
-from contracts.worklist import NOTICE, QueueStatus, StudyDetail, WorklistItem
+from contracts.worklist import NOTICE, Backlog, QueueStatus, StudyDetail, WorklistItem
 from worklist.cursor import Cursor
 
 
@@ -29,6 +29,11 @@ class WorklistAnswer(Answer):
         "the place is seen only by reading from the front again",
     )
     total: int = Field(description="studies in the whole queue, whatever the filters")
+    backlog: Backlog | None = Field(
+        None,
+        description="how far analysis is behind: images that wait for an outcome, and the age of the oldest (seconds); "
+        "`complete` false: not every part of the queue tells; null: none does, nobody knows",
+    )
     as_of: float = Field(description="epoch seconds at which this list was read; older than now while degraded")
     age_s: float = Field(0.0, description="how old the list is: 0 when read from the queue's store just now")
 
@@ -38,6 +43,7 @@ class StudyAnswer(StudyDetail):
 
     status: QueueStatus
     detail: str = ""
+    backlog: Backlog | None = Field(None, description="of the whole queue, as in the worklist")
 
 
 class Problem(Answer):

@@ -4,11 +4,12 @@
 -- KEYS[1] queue        sorted set: StudyInstanceUID by rank; equal ranks by the bytes of the UID
 -- ARGV[1] study prefix the key of a study is prefix .. StudyInstanceUID; its field `item` is JSON
 -- KEYS[2] partitions   how many the topics have; ARGV[3] is what is believed while flagging has not told it
--- ARGV[2] partition prefix: prefix .. n, fields `status` and `beat`
+-- ARGV[2] partition prefix: prefix .. n, fields `status`, `beat`, `backlog`, `run` and `evicted`
 -- ARGV[4] limit
 -- ARGV[5], ARGV[6]     rank and UID of the last place already given; absent: from the front
 --
--- Returns {total, first, {uid, rank, item or nil, ...}, {n, status, seconds since its beat, ...}, partitions}; first is 0-based.
+-- Returns {total, first, {uid, rank, item or nil, ...}, {n, status, beat, backlog, run, evicted, ...}, partitions, now, run,
+-- evicted}; first is 0-based, what is not known is ''.
 -- The study keys follow from the queue, so they cannot be named in KEYS: one Redis, not Redis Cluster.
 
 -- Lua's own < on strings follows the server's locale; Redis orders members by their bytes.
@@ -32,16 +33,17 @@ end
 
 local count = tonumber(redis.call('GET', KEYS[2]) or ARGV[3])
 
+local function info(section, field)
+  return string.match(redis.call('INFO', section), field .. ':(%w+)')
+end
+
 local function partitions()
   local found = {}
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
   for n = 0, count - 1 do
-    local state = redis.call('HMGET', ARGV[2] .. n, 'status', 'beat')
+    local state = redis.call('HMGET', ARGV[2] .. n, 'status', 'beat', 'backlog', 'run', 'evicted')
     if state[1] then
       found[#found + 1] = tostring(n)
-      found[#found + 1] = state[1]
-      found[#found + 1] = tostring(now - (tonumber(state[2]) or 0))
+      for i = 1, 5 do found[#found + 1] = state[i] or '' end
     end
   end
   return found
@@ -55,4 +57,6 @@ for i = 1, #range, 2 do
   places[at + 3] = redis.call('HGET', ARGV[1] .. range[i], 'item')
   at = at + 3
 end
-return {redis.call('ZCARD', KEYS[1]), first, places, partitions(), count}
+local now = redis.call('TIME')
+return {redis.call('ZCARD', KEYS[1]), first, places, partitions(), count, now, info('server', 'run_id'),
+  info('stats', 'evicted_keys')}

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
-from contracts.worklist import QueueStatus, WorklistItem
+from contracts.worklist import Backlog, QueueStatus, WorklistItem
 from worklist.answers import Filtered, Query, StudyAnswer, WorklistAnswer
+from worklist.backlog import behind
 from worklist.cursor import Cursor
 from worklist.remembered import Remembered, remember
 from worklist.status import Standing, standing
@@ -18,6 +19,7 @@ _SCAN_FILTERED = 500  # places of one round trip while filters leave few of them
 _AWAY = "The queue's store does not answer."
 _AWAY_STUDY = f"{_AWAY} Nothing can be said of this study now."
 _UNREADABLE = "At least one study of the queue could not be read and is not shown."
+_MISSING = "At least one study of the queue is missing in its store and is not shown."
 
 
 class NoAnswer(Exception):
@@ -34,7 +36,7 @@ class _Scan:
     items: list[WorklistItem] = field(default_factory=list)
     next: Cursor | None = None
     total: int = 0
-    unreadable: bool = False
+    faults: list[str] = field(default_factory=list)
     partitions: Sequence[PartitionView] = ()
     expected: int = 0
 
@@ -61,9 +63,12 @@ class Reading:
         except PeerError:
             return await self._from_memory(query)
         judged = self._judged(scan)
-        if scan.unreadable:
-            judged = Standing(QueueStatus.DEGRADED, f"{judged.detail} {_UNREADABLE}".strip())
-        return _answer(scan, judged, self._now(), 0.0)
+        if scan.faults:
+            judged = Standing(
+                QueueStatus.DEGRADED, " ".join(filter(None, [judged.detail, *dict.fromkeys(scan.faults)]))
+            )
+        answer = _answer(scan, judged, self._now(), 0.0)
+        return answer.model_copy(update={"backlog": self._behind(scan)})
 
     async def study(self, study_instance_uid: str) -> StudyAnswer:
         """One study. Raises NoAnswer: certain only while the view is complete."""
@@ -77,7 +82,7 @@ class Reading:
         judged = self._judged(found)
         if found.item is None:
             raise NoAnswer(judged, certain=judged.status is QueueStatus.OK)
-        return _study_answer(found, found.item, judged)
+        return _study_answer(found, found.item, judged).model_copy(update={"backlog": self._behind(found)})
 
     async def refresh(self, *, moved: bool) -> Standing:
         """Looks at the view: its standing now; remembers the list anew if it ``moved`` and is complete."""
@@ -96,6 +101,9 @@ class Reading:
 
     def _judged(self, seen: _Scan | Page | StudyView) -> Standing:
         return standing(seen.partitions, seen.expected, self._stale_s)
+
+    def _behind(self, seen: _Scan | StudyView) -> Backlog | None:
+        return behind(seen.partitions, seen.expected, self._stale_s)
 
     async def _from_memory(self, query: Query) -> WorklistAnswer:
         remembered = self._remembered
@@ -133,14 +141,15 @@ class Reading:
         return None if ended else page.places[-1].cursor
 
     def _decoded(self, place: Place, number: int, query: Query, scan: _Scan) -> WorklistItem | None:
-        if place.item is None:
+        if place.item is None:  # a study leaves the queue and its store in one step: this one was lost
+            scan.faults.append(_MISSING)
             return None
         try:
             if not query.wants(Filtered.model_validate_json(place.item)):
                 return None
             return WorklistItem.model_validate_json(place.item).model_copy(update={"position": number})
         except ValidationError:
-            scan.unreadable = True
+            scan.faults.append(_UNREADABLE)
             self._hooks.happened(Happening.FAULT, where="worklist.item")
             return None
 

@@ -14,10 +14,11 @@ from contracts.errors import DecodeError
 from contracts.names import RedisKeys
 from contracts.ports import Mapped
 from contracts.settings import RedisSettings
-from contracts.worklist import Change, HistoryEntry, ImageItem, StoredImage, WorklistItem
+from contracts.worklist import Backlog, Change, HistoryEntry, ImageItem, StoredImage, WorklistItem
 from worklist.cursor import Cursor
 from worklist.view import Bounds, Page, PartitionView, Place, StreamChange, StudyView
 
+_STATE = ("status", "beat", "backlog", "run", "evicted")  # fields of a partition's hash, as page.lua reads them
 _LUA = Path(__file__).with_name("page.lua").read_text(encoding="utf-8")
 
 
@@ -41,12 +42,12 @@ class RedisView:
         arguments = (self._keys.study(""), self._partition_prefix, self._partitions, limit, *place)
         with self._mapped():
             keys = [self._keys.queue, self._keys.partitions]
-            total, first, places, partitions, expected = await self._page(keys=keys, args=arguments)
+            total, first, places, partitions, expected, now, *life = await self._page(keys=keys, args=arguments)
         return Page(
             total=total,
             first=first,
-            places=[Place(rank.decode(), uid.decode(), item) for uid, rank, item in _threes(places)],
-            partitions=[PartitionView(int(n), status.decode(), float(age)) for n, status, age in _threes(partitions)],
+            places=[Place(rank.decode(), uid.decode(), item) for uid, rank, item in _rows(places, 3)],
+            partitions=[_partition(int(n), state, _seconds(now), life) for n, *state in _rows(partitions, 6)],
             expected=expected,
         )
 
@@ -65,17 +66,22 @@ class RedisView:
         pipeline.lrange(keys.history(study_instance_uid), 0, -1)
         pipeline.zrank(keys.queue, study_instance_uid)
         pipeline.time()
+        pipeline.info("server")
+        pipeline.info("stats")
         pipeline.get(keys.partitions)
         for number in range(count):
-            pipeline.hmget(keys.partition(number), ["status", "beat"])
+            pipeline.hmget(keys.partition(number), list(_STATE))
         with self._mapped():
-            item, images, history, place, time, told, *partitions = await pipeline.execute()
+            item, images, history, place, now, server, stats, told, *partitions = await pipeline.execute()
+        life = [str(server["run_id"]).encode(), str(stats["evicted_keys"]).encode()]
         return StudyView(
             item=_item(item) if item else None,
             images=_images(images),
             history=_history(history),
             place=place,
-            partitions=_partition_views(partitions, _seconds(time)),
+            partitions=[
+                _partition(number, state, _seconds(now), life) for number, state in enumerate(partitions) if state[0]
+            ],
             expected=int(told) if told else count,
         )
 
@@ -116,8 +122,8 @@ class RedisView:
             return await pipeline.execute()
 
 
-def _threes(flat: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
-    return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+def _rows(flat: Sequence[Any], width: int) -> list[Any]:
+    return [flat[start : start + width] for start in range(0, len(flat), width)]
 
 
 def _item(stored: bytes) -> WorklistItem:
@@ -143,16 +149,28 @@ def _history(stored: Sequence[bytes]) -> tuple[HistoryEntry, ...]:
         raise DecodeError("study history", b"\n".join(stored)) from None
 
 
-def _partition_views(stored: Sequence[Sequence[bytes | None]], now_s: float) -> list[PartitionView]:
-    return [
-        PartitionView(number, status.decode(), now_s - float(beat or 0))
-        for number, (status, beat) in enumerate(stored)
-        if status
-    ]
+def _partition(number: int, state: Sequence[bytes | None], now_s: float, life: Sequence[bytes]) -> PartitionView:
+    """``state`` as ``_STATE``. ``life``: the store's run_id and evicted_keys."""
+    status, beat, backlog, *seen = state
+    return PartitionView(
+        number=number,
+        status=(status or b"").decode(),
+        silent_s=now_s - float(beat or 0),
+        seen=list(seen) == list(life),
+        backlog=_backlog(backlog),
+    )
 
 
-def _seconds(time: tuple[int, int]) -> float:
-    return time[0] + time[1] / 1e6
+def _backlog(stored: bytes | None) -> Backlog | None:
+    """None where the owner has not told it yet, or in words of another version."""
+    try:
+        return Backlog.model_validate_json(stored) if stored else None
+    except ValidationError:
+        return None
+
+
+def _seconds(time: Sequence[Any]) -> float:
+    return int(time[0]) + int(time[1]) / 1e6
 
 
 def _first_id(entries: Sequence[tuple[bytes, Any]]) -> str | None:

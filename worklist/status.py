@@ -19,13 +19,14 @@ class Standing:
 
 
 def standing(partitions: Sequence[PartitionView], count: int, stale_s: float) -> Standing:
-    """Silent owners first: nothing moves there; then what is missing or being rebuilt.
+    """Silent owners first: nothing moves there; then what is missing, being rebuilt, or not confirmed by its owner.
 
     ``count`` is the one partition count of every topic. A status that is not known here is not ready.
     """
     silent = [p.number for p in partitions if p.silent_s > stale_s]
     missing = sorted(set(range(count)) - {p.number for p in partitions})
     rebuilding = [p.number for p in partitions if p.status != PartitionStatus.READY]
+    unseen = [p.number for p in partitions if not p.seen]
     if silent:
         detail = f"No worker keeps the queue current: {_named(silent)} silent for more than {stale_s:g} s."
         return Standing(QueueStatus.DEGRADED, detail)
@@ -33,6 +34,9 @@ def standing(partitions: Sequence[PartitionView], count: int, stale_s: float) ->
         return Standing(QueueStatus.REBUILDING, f"No worker has reported yet: {_named(missing)}.")
     if rebuilding:
         return Standing(QueueStatus.REBUILDING, f"The queue is being rebuilt: {_named(rebuilding)}.")
+    if unseen:
+        detail = f"The queue's store was restarted or dropped something; not looked over yet: {_named(unseen)}."
+        return Standing(QueueStatus.REBUILDING, detail)
     return Standing(QueueStatus.OK)
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.worklist import Change, HistoryEntry, ImageItem, WorklistItem
+from contracts.worklist import Backlog, Change, HistoryEntry, ImageItem, WorklistItem
 from worklist.cursor import Cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One study in reading order. ``item`` is the stored JSON, None when the study has just left."""
+    """One study in reading order. ``item`` is the stored JSON, None where the store has lost it."""
 
     rank: str
     study_instance_uid: str
@@ -24,11 +24,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """How far one partition's owner has come, and for how many seconds it has been silent, by Redis's own clock."""
+    """How far one partition's owner has come, and for how many seconds it has been silent, by Redis's own clock.
+
+    ``seen``: the owner has seen this life of the store, with all that it dropped by itself. A store that has just been
+    started may hold an older view, and say *ready* of it. ``backlog``: as old as the owner is silent.
+    """
 
     number: int
     status: str
     silent_s: float
+    seen: bool = True
+    backlog: Backlog | None = None
 
 
 @dataclass(frozen=True, slots=True)

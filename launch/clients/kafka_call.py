@@ -1,7 +1,7 @@
 """The broker's clients, by the names the wiring uses."""
 
 from launch.clients.connect_call import group_of, mapped, peer_error, topics_of
-from launch.clients.consumer_call import backlog_of, log_end, log_ends, log_start, make_consumer, read_record
+from launch.clients.consumer_call import backlog_of, log_end, log_ends, log_id, log_start, make_consumer, read_record
 from launch.clients.log_call import KafkaLog
 from launch.clients.topics_call import check, ensure_topics, partition_count
 from launch.clients.watchdog import WATCHDOG_S, Watchdog
@@ -16,6 +16,7 @@ __all__ = [
     "group_of",
     "log_end",
     "log_ends",
+    "log_id",
     "log_start",
     "make_consumer",
     "mapped",

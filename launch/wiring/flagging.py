@@ -15,7 +15,8 @@ from launch.clients.kafka_call import (
     Watchdog,
     backlog_of,
     group_of,
-    log_end,
+    log_ends,
+    log_id,
     make_consumer,
     topics_of,
 )
@@ -40,7 +41,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
 
     group = group_of(settings.kafka, FLAGGING_GROUP)
     consumer = partial(make_consumer, settings.kafka, group=group, topics=[topics.events])
-    source = EventsIn(topics.events, consumer, log_end, _Stuck())
+    source = EventsIn(topics.events, consumer, log_ends, log_id, _Stuck())
     return [FlaggingService(source, store, owner, log, hooks, time.monotonic)]
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from contracts.findings import Patient, StudyState, Urgency
 from contracts.reasons import Reason
-from contracts.worklist import NOTICE, QueueStatus, WorklistItem
+from contracts.worklist import NOTICE, Backlog, QueueStatus, WorklistItem
 from launch.queue_table import duration, printable, render
 from launch.stack.redis_server import RedisServer
 from tests.test_worklist.conftest import Served, serving, settings_for
@@ -47,13 +47,13 @@ def test_a_line_tells_what_a_reader_needs() -> None:
     """Position, urgency, state with provisional, finding and ml, images, waiting and due; and the notice."""
     bleed = item("1.2", state=StudyState.FLAGGED, urgency=Urgency.CRITICAL)
     lines = _text(_answer(bleed, item("1.3"))).splitlines()
-    words = lines[2].split()
+    words = lines[3].split()
     assert words[:4] == ["1", "critical", "flagged,", "provisional"]
-    assert "intraparenchymal 12.5 ml" in lines[2]
-    assert "ACC-1.2" in lines[2]
+    assert "intraparenchymal 12.5 ml" in lines[3]
+    assert "ACC-1.2" in lines[3]
     assert "2/3" in words
     assert words[-5:] == ["2", "min", "in", "7", "min"]
-    assert "receiving" in lines[3]
+    assert "receiving" in lines[4]
     assert "Reading list ok · 2 studies" in lines[0]
     assert lines[-1].strip() == NOTICE
 
@@ -89,6 +89,25 @@ def test_an_empty_list_is_only_empty_when_it_is_ok() -> None:
 def test_what_does_not_fit_is_counted() -> None:
     """A page is not the list."""
     assert "… and 40 more" in _text(_answer(item("1.1"), item("1.2"), total=42))
+
+
+@pytest.mark.parametrize(
+    ("backlog", "words"),
+    [
+        (None, "How far analysis is behind is not known."),
+        (Backlog(), "Analysis is up to date"),
+        (Backlog(complete=False), "Analysis is up to date (not every worker tells: there may be more)"),
+        (Backlog(images=412, oldest_s=190.0), "Analysis is 3 min behind: 412 images wait"),
+        (Backlog(images=1, oldest_s=2.5), "Analysis is 2 s behind: 1 image waits"),
+        (
+            Backlog(images=7, oldest_s=70.0, complete=False),
+            "Analysis is 1 min behind: 7 images wait (not every worker tells: there may be more)",
+        ),
+    ],
+)
+def test_it_says_how_far_analysis_is_behind(backlog: Backlog | None, words: str) -> None:
+    """In words, under the status; and what is not known is not told as nothing."""
+    assert _text(_answer(backlog=backlog)).splitlines()[1].strip() == words
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:

@@ -18,7 +18,7 @@ from contracts.worklist import HistoryEntry, PartitionStatus, StoredImage, Workl
 from launch.clients.redis_call import make_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import LOUD, QUIET, START_S, STUDY, arrived, scored
-from worker.flagging.redis_out import DAY_S, Outcome, RedisView
+from worker.flagging.redis_out import DAY_S, Outcome, Pulse, RedisView
 from worker.flagging.view import Batch, PartitionFold, Raw, Taken
 
 RULES = FlaggingSettings()
@@ -136,7 +136,7 @@ def test_a_zombie_that_wakes_up_is_refused_and_changes_nothing(store: Store) -> 
     store.write(fold, FLAGGING)
     before = store.dump()
     assert store.view.apply(zombie.taken, late, late.told) is Outcome.STALE
-    assert store.view.beat(zombie.taken, 0, PartitionStatus.READY, 0) is Outcome.STALE
+    assert store.view.beat(zombie.taken, 0, Pulse(PartitionStatus.READY, 0)) is Outcome.STALE
     assert store.dump() == before
 
 
@@ -162,7 +162,7 @@ def test_a_store_that_stands_elsewhere_refuses_the_write_and_the_beat(store: Sto
     else:
         store.client.hset(store.keys.partition(0), "offset", offset)
     before = store.dump()
-    assert store.view.beat(fold.taken, 4, PartitionStatus.READY, 4) is Outcome.LOST
+    assert store.view.beat(fold.taken, 4, Pulse(PartitionStatus.READY, 4)) is Outcome.LOST
     assert store.write(fold, [arrived(2)]) is Outcome.LOST
     assert store.dump() == before
 
@@ -209,7 +209,7 @@ def test_a_closed_study_gets_a_time_to_live_and_leaves_with_all_its_keys(store: 
     assert store.view.leave() == 0
     store.write(fold, [scored(1), Closed(study_instance_uid=STUDY, at=0, after_offset=4)])
     store.client.zadd(store.keys.leaving, {STUDY: 1.0})
-    store.view.beat(fold.taken, fold.next_offset, PartitionStatus.READY, 0)
+    store.view.beat(fold.taken, fold.next_offset, Pulse(PartitionStatus.READY, 0))
     assert store.view.leave() == 1
     assert set(store.dump()) == {store.keys.changes, store.keys.partitions}
 
@@ -233,7 +233,7 @@ def test_what_is_over_leaves_once_the_view_is_complete(store: Store, monkeypatch
     monkeypatch.setitem(globals(), "START_S", time.time() - 40 * DAY_S)
     fold = store.fold(store.view.take(0, "me", partitions=1))
     store.write(fold, [*FLAGGING, Closed(study_instance_uid=STUDY, at=0, after_offset=3)])
-    assert store.view.beat(fold.taken, fold.next_offset, PartitionStatus.READY, 5) is Outcome.OK
+    assert store.view.beat(fold.taken, fold.next_offset, Pulse(PartitionStatus.READY, 5)) is Outcome.OK
     assert store.view.leave() == 1
     assert store.client.zcard(store.keys.queue) == 0
 
@@ -242,7 +242,7 @@ def test_the_next_owner_learns_the_time_at_the_broker_and_readers_the_partition_
     """What a restart would forget, and what a setting may have wrong."""
     taken = store.view.take(0, "me", partitions=6)
     assert taken.clock == 0.0
-    assert store.view.beat(taken, 0, PartitionStatus.READY, 0, START_S + 0.25) is Outcome.OK
+    assert store.view.beat(taken, 0, Pulse(PartitionStatus.READY, 0, START_S + 0.25)) is Outcome.OK
     assert store.view.take(0, "me again", partitions=6).clock == START_S + 0.25
     assert store.client.get(store.keys.partitions) == b"6"
 

@@ -291,20 +291,26 @@ def test_a_study_that_the_store_evicted_in_part_is_built_anew(embedded: Site, pa
         assert len(embedded.images(B)) == 4
 
 
-def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: Site) -> None:
-    """A memory-only broker was restarted: its offsets begin at 0, below what the store has seen."""
+@pytest.mark.parametrize("grown", [0, 6], ids=["shorter", "longer"])
+def test_a_broker_that_lost_its_log_leaves_the_known_studies_and_goes_on(here: Site, grown: int) -> None:
+    """A memory-only broker was restarted: its offsets begin at 0, and may have grown past what the store has seen."""
     here.append(*images(B, 1, 2))
     with here.running():
         wait_until(lambda: here.state(B) == ("flagged", False), "flagged")
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == 4, "all settled")
     kafka = here.settings.kafka.model_copy(update={"topic_prefix": f"{here.settings.kafka.topic_prefix}new."})
     here.settings = here.settings.model_copy(update={"kafka": kafka})
     ensure_topics(here.settings.kafka, here.hooks)
+    here.append(*images(B, count=10)[8 : 8 + 2 * grown])  # the images numbered from 4 on
     with here.running():
-        here.append(arrived(7, study=B), scored(7, LOUD, study=B))
-        wait_until(lambda: (one := here.item(B)) and one.images_settled == 5, "the new image is added")
+        here.append(arrived(17, study=B), scored(17, LOUD, study=B))
+        settled = 5 + grown
+        wait_until(lambda: (one := here.item(B)) and one.images_settled == settled, "the new images are added")
         wait_until(here.ready, "ready")
-    assert here.hooks.count(Happening.FAULT) == 1
+    faults = {labels["where"] for name, _, labels in here.hooks.told if name is Happening.FAULT}
+    assert faults == {"log_replaced"}
     assert here.state(B) == ("flagged", False)
+    assert {image.item.settlements for image in here.images(B)} == {1}
 
 
 def test_it_is_ready_once_its_view_is_complete_and_says_how_its_peers_are(embedded: Site) -> None:

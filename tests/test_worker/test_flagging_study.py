@@ -59,7 +59,8 @@ def closed_study(*events: StudyEvent) -> Study:
 def word(study: Study) -> tuple[object, ...]:
     """Everything a reader sees that must not depend on order, times of append aside."""
     item = study.item().model_dump(exclude={"flagged_at"})
-    images = sorted(image.stored_image().model_dump_json() for image in study.images.values())
+    stored = (image.stored_image() for image in study.images.values())
+    images = sorted(image.model_dump_json(exclude={"copies"}) for image in stored)
     return (item, images, study.closed)
 
 

@@ -142,13 +142,14 @@ def test_a_study_that_cannot_be_read_degrades_the_list(redis_make: RedisServer, 
     assert [(one.position, one.study_instance_uid) for one in answer.items] == [(1, "1.1"), (3, "1.3")]
 
 
-def test_a_study_that_has_just_left_is_skipped(redis_make: RedisServer, made: Writer, prefix: str) -> None:
-    """A place whose study is gone is no fault: it has just left."""
+def test_a_study_that_the_store_has_lost_degrades_the_list(redis_make: RedisServer, made: Writer, prefix: str) -> None:
+    """Studies leave queue and store in one step, so a place without a study is a loss: never `ok`."""
     made.ready()
     made.put_all([item("1.1", rank=1), item("1.2", rank=2)])
     made.client.delete(made.keys.study("1.1"))
     answer = _read(redis_make.url, prefix, lambda reading: reading.worklist(Query(limit=10)))
-    assert answer.status is QueueStatus.OK
+    assert answer.status is QueueStatus.DEGRADED
+    assert "missing" in answer.detail
     assert [one.study_instance_uid for one in answer.items] == ["1.2"]
 
 

@@ -153,8 +153,9 @@ def test_a_killed_store_is_served_from_memory_and_marked_until_it_is_back(own: R
         until("the peer is seen away", lambda: served.peers() == {"redis": "away"})
         until("readers hear of it", lambda: "degraded" in _heard_statuses(listener))
         own.start()
-        until("ok again", lambda: _status(served) == "ok")
+        until("it is back, and nobody has looked whether it is whole", lambda: _status(served) == "rebuilding")
         writer.ready()
+        until("ok again", lambda: _status(served) == "ok")
         writer.put(item("1.7", rank=7), Change.FLAGGED)
         until("events go on", lambda: ("flagged", "1.7") in listener.told)
         assert listener.told.count(("received", "1.8")) == 1

@@ -7,7 +7,7 @@ import redis
 
 from contracts.findings import Finding, ImageOutcome, Label, Patient, ReadingState, StudyState, Urgency
 from contracts.names import RedisKeys
-from contracts.worklist import Change, HistoryEntry, ImageItem, PartitionStatus, StoredImage, WorklistItem
+from contracts.worklist import Backlog, Change, HistoryEntry, ImageItem, PartitionStatus, StoredImage, WorklistItem
 
 PARTITIONS = 4
 ARRIVED = 1_790_000_000.0
@@ -61,13 +61,22 @@ class Writer:
         for number in partitions:
             self.partition(number, PartitionStatus.READY, silent_s=silent_s)
 
-    def partition(self, number: int, status: PartitionStatus, *, silent_s: float = 0.0) -> None:
-        """One owner reports."""
+    def partition(
+        self, number: int, status: PartitionStatus, *, silent_s: float = 0.0, backlog: Backlog | None = None
+    ) -> None:
+        """One owner reports, having seen this life of the store."""
         seconds, micros = self.client.time()
-        beat = seconds + micros / 1e6 - silent_s
-        self.client.hset(
-            self.keys.partition(number), mapping={"offset": 0, "status": status.value, "target": 0, "beat": beat}
-        )
+        life: Any = self.client.info()
+        state: Any = {
+            "offset": 0,
+            "status": status.value,
+            "target": 0,
+            "beat": seconds + micros / 1e6 - silent_s,
+            "backlog": (backlog or Backlog()).model_dump_json(),
+            "run": life["run_id"],
+            "evicted": life["evicted_keys"],
+        }
+        self.client.hset(self.keys.partition(number), mapping=state)
 
     def put(self, study: WorklistItem, change: Change | None = None) -> str | None:
         """Stores a study; announces a change if one is given and returns its id."""

@@ -1,7 +1,7 @@
 -- Writes a batch: studies, ranks, history, live changes and the source offset, all or nothing.
---   ARGV[3]  JSON: expect, upto, epoch, keep_s, changes_max, studies [{uid, offset, rank, item, fold, images, frames,
+--   ARGV[3]  JSON: expect, upto, epoch, lost, keep_s, changes_max, studies [{uid, offset, rank, item, fold, images, frames,
 --            history, leave_at, fresh}], changes [{event, uid, item, offset}]; numbers that must not round are strings
--- Returns "ok", "lost" or "stale". A batch that is already in is "ok": a retry after a lost answer changes nothing.
+-- Returns "ok", "lost", "stale" or "torn". A batch that is already in is "ok": a retry after a lost answer changes nothing.
 
 local REBUILD_S = 3600 -- longer than any rebuild takes
 local batch = cjson.decode(ARGV[3])
@@ -23,13 +23,23 @@ local function expiry(study)
   return string.format('%d', math.max(tonumber(study.expire_at), math.floor(tonumber(now_s())) + REBUILD_S))
 end
 
+-- Settlements are counted here: the fold says how many are new, and what stands there is added. So an effect that gets
+-- in twice, by whatever fault, shows as 2. In a JSON string a quote is escaped, so the name is found nowhere else.
+local function counted(key, field, image)
+  local stored = redis.call('HGET', key, field)
+  local before = stored and tonumber(string.match(stored, '"settlements":(%d+)')) or 0
+  local added = tonumber(string.match(image, '"settlements":(%d+)'))
+  return (string.gsub(image, '"settlements":%d+', string.format('"settlements":%d', before + added), 1))
+end
+
 local function write(study)
   local uid = study.uid
   if study.fresh then forget(uid) end
   local key = PREFIX .. 'study:' .. uid
   redis.call('HSET', key, 'item', study.item, 'fold', study.fold, 'offset', study.offset,
     'epoch', batch.epoch, 'partition', batch.number)
-  for field, image in pairs(study.images) do redis.call('HSET', PREFIX .. 'images:' .. uid, field, image) end
+  local images = PREFIX .. 'images:' .. uid
+  for field, image in pairs(study.images) do redis.call('HSET', images, field, counted(images, field, image)) end
   for field, frame in pairs(study.frames) do redis.call('HSET', PREFIX .. 'frames:' .. uid, field, frame) end
   for _, entry in ipairs(study.history) do redis.call('RPUSH', PREFIX .. 'history:' .. uid, entry) end
   redis.call('ZADD', QUEUE, study.rank, uid)
@@ -54,5 +64,6 @@ if #batch.changes > 0 then -- they name patients, as the studies do, and leave w
   redis.call('XTRIM', CHANGES, 'MINID', string.format('%d', (math.floor(tonumber(now_s())) - keep_s) * 1000))
   redis.call('EXPIRE', CHANGES, keep_s)
 end
-redis.call('HSET', PARTITION, 'offset', batch.upto)
+if batch.lost ~= '' then redis.call('HSET', PARTITION, 'lost', batch.lost) end
+redis.call('HSET', PARTITION, 'offset', batch.upto, 'run', RUN, 'evicted', EVICTED)
 return 'ok'

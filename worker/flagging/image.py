@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from contracts.events import Arrived, NotAnalysed, Scored
 from contracts.findings import ImageOutcome, Label
+from contracts.names import Lane
 from contracts.reasons import Category, Reason
 from contracts.worklist import ImageItem, StoredImage
 from worker.flagging.stored import FrameFold, Score
@@ -24,7 +25,11 @@ _REASON_ORDER = {reason: place for place, reason in enumerate(Reason)}
 
 @dataclass(slots=True)
 class Image:
-    """One image. ``frames`` maps a 0-based frame, or None for the whole instance, to what became of it."""
+    """One image. ``frames`` maps a 0-based frame, or None for the whole instance, to what became of it.
+
+    ``copies``: lane → when its newest arrival was appended. ``settlements``: how often it went from waiting to
+    settled; ``written`` of them are in the store, which adds the others up, so that an effect that gets in twice shows.
+    """
 
     sop_instance_uid: str
     pixel_digest: str
@@ -33,21 +38,31 @@ class Image:
     frame_count: int = 1
     arrived_at: float | None = None
     frames: dict[int | None, FrameFold] = field(default_factory=dict)
+    copies: dict[Lane, float] = field(default_factory=dict)
+    settlements: int = 0
+    written: int = 0
 
     @classmethod
     def stored(cls, stored: StoredImage) -> "Image":
         """As Redis keeps it; the frames come from another hash."""
         item = stored.item
         known = (item.sop_instance_uid, stored.pixel_digest, item.series_instance_uid, item.digest, item.frames)
-        return cls(*known, stored.arrived_at)
+        settlements = item.settlements
+        return cls(*known, stored.arrived_at, copies=dict(stored.copies), settlements=settlements, written=settlements)
 
     @property
     def key(self) -> str:
         """The field name in Redis."""
         return f"{self.sop_instance_uid}|{self.pixel_digest}"
 
-    def arrive(self, event: Arrived, arrived_at: float) -> None:
+    @property
+    def lane(self) -> Lane:
+        """The lane in which it is scored first."""
+        return Lane.STAT if Lane.STAT in self.copies else Lane.ROUTINE
+
+    def arrive(self, event: Arrived, arrived_at: float, appended_at: float) -> None:
         """Fills in what only the producer knows; of several deliveries the earliest counts."""
+        self.copies[event.lane] = max(appended_at, self.copies.get(event.lane, appended_at))
         if self.arrived_at is None or (arrived_at, event.digest) < (self.arrived_at, self.digest):
             self.arrived_at, self.digest = arrived_at, event.digest
         self.frame_count = max(self.frame_count, event.frames)
@@ -59,7 +74,9 @@ class Image:
         before = self.frames.get(frame)
         if before is not None and not before.yields_to(outcome):
             return grown
+        waited = not self.settled
         self.frames[frame] = outcome
+        self.settlements += waited and self.settled
         return grown or before is None or not before.same_content(outcome)
 
     @property
@@ -92,11 +109,19 @@ class Image:
         return (ImageOutcome.NOT_ANALYSED, next(iter(by_category.values()), None))
 
     def stored_image(self) -> StoredImage:
-        """What goes into Redis."""
-        return StoredImage(item=self.item(), pixel_digest=self.pixel_digest, arrived_at=self.arrived_at)
+        """As Redis keeps it."""
+        return StoredImage(
+            item=self.item(), pixel_digest=self.pixel_digest, arrived_at=self.arrived_at, copies=self.copies
+        )
+
+    def take(self) -> StoredImage:
+        """What goes into Redis: of the settlements those that are new, for the script to add."""
+        stored = self.stored_image()
+        new, self.written = self.settlements - self.written, self.settlements
+        return stored.model_copy(update={"item": stored.item.model_copy(update={"settlements": new})})
 
     def item(self) -> ImageItem:
-        """The row readers see. One settlement is in effect however many were delivered: a later one replaces it."""
+        """The row readers see."""
         outcome, reason = self.speaking() if self.settled else (None, None)
         return ImageItem(
             sop_instance_uid=self.sop_instance_uid,
@@ -105,7 +130,7 @@ class Image:
             frames=self.frame_count,
             outcome=outcome,
             reason=reason,
-            settlements=int(self.settled),
+            settlements=self.settlements,
             probability=self._probability(),
         )
 

@@ -47,20 +47,23 @@ class _Regained(ConsumerRebalanceListener):
 class EventsIn:
     """The events topic. Connects on first use; after a PeerAway call ``reopen``.
 
-    ``make`` gives a consumer of the group that knows the topic, auto-commit off; ``log_end`` asks the broker for a
-    partition's end; ``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs.
+    ``make`` gives a consumer of the group that knows the topic, auto-commit off; ``log_ends`` asks the broker for
+    partitions' ends; ``log_id`` tells a topic's id as the consumer knows it, "" where the broker tells none;
+    ``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs.
     """
 
     def __init__(
         self,
         topic: str,
         make: Callable[[], Any],
-        log_end: Callable[[Any, TopicPartition], int],
+        log_ends: Callable[[Any, Iterable[TopicPartition]], Mapping[TopicPartition, int]],
+        log_id: Callable[[Any, str], str],
         stuck: Callable[[Any, Iterable[TopicPartition]], bool],
     ) -> None:
         self.topic = topic
         self._make = make
-        self._log_end = log_end
+        self._log_ends = log_ends
+        self._log_id = log_id
         self._stuck = stuck
         self._regained = _Regained()
         self._consumer: Any = None
@@ -116,9 +119,14 @@ class EventsIn:
         with _mapped():
             return int(self._open().position(self._tp(partition), timeout_ms=CALL_MS) or 0)
 
-    def end(self, partition: int) -> int:
-        """The log's end, asked of the broker."""
-        return self._log_end(self._open(), self._tp(partition))
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The ends of partitions' logs, asked of the broker."""
+        found = self._log_ends(self._open(), [self._tp(number) for number in partitions])
+        return {tp.partition: end for tp, end in found.items()}
+
+    def log_id(self) -> str:
+        """Which log this is: another id means that the topic was made anew, and offsets with it."""
+        return self._log_id(self._open(), self.topic)
 
     def reopen(self) -> None:
         """Drops the consumer; the next call makes a new one."""

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from contracts.findings import Urgency
 from contracts.hooks import Happening, Hooks, Stage
 from contracts.settings import FlaggingSettings
-from contracts.worklist import Change, PartitionStatus
+from contracts.worklist import Backlog, Change, PartitionStatus
 from worker.flagging.audit_out import Audit
-from worker.flagging.redis_out import Outcome, RedisView
+from worker.flagging.redis_out import Outcome, Pulse, RedisView
 from worker.flagging.timers_in import Timers
 from worker.flagging.view import Batch, PartitionFold, Raw, Reading, Told
 
@@ -46,6 +46,7 @@ class Owner:
         self._target: int | None = None
         self._applied_at = 0.0
         self._reached = 0
+        self._since_s = time.monotonic()
 
     @property
     def taken(self) -> bool:
@@ -59,8 +60,11 @@ class Owner:
 
     @property
     def lag_s(self) -> float:
-        """Age of the last record that was applied, by the broker's clock as far as it is known; 0 before the first."""
-        return self._timers.lag_s(self._applied_at) if self._applied_at else 0.0
+        """Age of the last record that was applied, by the broker's clock as far as it is known.
+
+        Before the first: how long this owner has been there without reading one.
+        """
+        return self._timers.lag_s(self._applied_at) if self._applied_at else time.monotonic() - self._since_s
 
     @property
     def next_offset(self) -> int:
@@ -69,27 +73,38 @@ class Owner:
 
     @property
     def reached(self) -> int:
-        """The offset up to which records were applied, also after the partition was given up."""
-        return self._fold.next_offset if self._fold else self._reached
+        """The offset up to which records were applied, also after the partition was given up.
 
-    def take(self, announced: int, *, partitions: int, reset: bool = False) -> int:
-        """Steps 1 and 2; returns the offset to read from. Raises PeerError. ``reset``: the broker lost its log."""
+        Never taken: the offset up to which somebody announced changes.
+        """
+        return self._fold.next_offset if self._fold else max(self._reached, self.announced)
+
+    def take(self, announced: int, *, partitions: int, log: str = "", reset: bool = False) -> int:
+        """Steps 1 and 2; returns the offset to read from. Raises PeerError. ``reset``: the broker lost its log.
+
+        ``log``: the topic's id, "" where it is not known; another one than the store's is as a reset.
+        """
         self.drop()
-        taken = self._store.take(self.number, uuid.uuid4().hex, partitions=partitions, reset=reset)
+        self.announced = max(self.announced, announced)
+        taken = self._store.take(self.number, uuid.uuid4().hex, partitions=partitions, log=log, reset=reset)
+        if taken.other_log:
+            self._hooks.happened(Happening.FAULT, where="log_replaced")
         self._timers.saw(taken.clock)  # a restart does not set deadlines back
         fold = PartitionFold(taken, self._rules, taken.offset)
         for uid, study in self._store.load(taken, self._store.open_studies(taken)):
             fold.take_up(uid, study)
             self._timers.saw(fold.studies[uid].fold.last_arrival_at)  # it is at least as late as that
-        self.announced = 0 if reset else max(self.announced, announced, taken.offset)
-        self._audited = 0 if reset else max(self._audited, self.announced)
+        anew = reset or taken.other_log
+        self.announced = 0 if anew else max(self.announced, taken.offset)
+        self._audited = 0 if anew else max(self._audited, self.announced)
         self._fold = fold
         self._say(PartitionStatus.REBUILDING)
         return taken.offset
 
     def drop(self) -> None:
         """Forgets what is in memory."""
-        self._reached = self.reached
+        if self._fold is not None:
+            self._reached = self._fold.next_offset
         self._fold, self._target = None, None
 
     def apply(self, raws: Sequence[Raw], stop: threading.Event) -> Outcome:
@@ -124,13 +139,21 @@ class Owner:
             return Outcome.OK
         self._hooks.happened(Happening.OPEN_STUDIES, len(self._fold.studies), partition=str(self.number))
         clock = self._timers.broker_now()
-        outcome = self._store.beat(self._fold.taken, self.next_offset, self._status, self._target or 0, clock)
-        return self._judged(outcome)
+        backlog = self._fold.waiting.backlog(clock)
+        self._tell(backlog)
+        pulse = Pulse(self._status, self._target or 0, clock, backlog)
+        return self._judged(self._store.beat(self._fold.taken, self.next_offset, pulse))
+
+    def _tell(self, backlog: Backlog) -> None:
+        for lane, one in backlog.lanes.items():
+            labels = {"partition": str(self.number), "lane": lane.value}
+            self._hooks.happened(Happening.IMAGES_WAITING, one.images, **labels)
+            self._hooks.happened(Happening.OLDEST_WAITING_SECONDS, one.oldest_s or 0.0, **labels)
 
     def tick(self) -> None:
         """Runs the timers, only once the view is complete: before, a study's Closed may still lie ahead in the log."""
         if self._fold is not None and self.ready:
-            self._timers.tick(self._fold.studies.values())
+            self._timers.tick(self._fold.studies.values(), self._fold.lost)
 
     def _folded(self, fold: PartitionFold, readings: Sequence[Reading], upto: int) -> Batch:
         for uid, study in self._store.load(fold.taken, fold.missing(readings)):

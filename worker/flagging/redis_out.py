@@ -7,7 +7,7 @@ replica and a zombie are noticed by the write itself. Scripts may be repeated: r
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +16,10 @@ import redis
 from pydantic import ValidationError
 
 from contracts.errors import DecodeError
-from contracts.names import RedisKeys
+from contracts.names import Lane, RedisKeys
 from contracts.ports import Mapped
 from contracts.settings import FlaggingSettings, RedisSettings
-from contracts.worklist import PartitionStatus, StoredImage
+from contracts.worklist import Backlog, PartitionStatus, StoredImage
 from worker.flagging.stored import FrameFold, StudyFold
 from worker.flagging.study import Study
 from worker.flagging.view import Batch, Taken, Told, Write, frame_of
@@ -33,11 +33,24 @@ _FOLDER = Path(__file__).parent
 
 
 class Outcome(StrEnum):
-    """What a script says of the writer: go on, read the store again, or somebody else owns the partition."""
+    """What a script says of the writer: go on, read the store again, somebody else owns the partition, or the store
+    dropped what nobody can name.
+    """
 
     OK = "ok"
     LOST = "lost"
     STALE = "stale"
+    TORN = "torn"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What an owner says of itself. ``clock``: the broker's time (epoch seconds), 0 where it is not known."""
+
+    status: PartitionStatus
+    target: int
+    clock: float = 0.0
+    backlog: Backlog = field(default_factory=Backlog)
 
 
 class RedisView:
@@ -52,11 +65,20 @@ class RedisView:
         names = ("take", "apply", "beat", "leave")
         self._scripts = {name: self._client.register_script(_script(name)) for name in names}
 
-    def take(self, number: int, owner: str, *, partitions: int, reset: bool = False) -> Taken:
-        """Takes one of ``partitions`` over; whoever had it is refused from now on."""
-        found = self._run("take", number, owner, "reset" if reset else "", partitions)
-        offset, epoch, inherits, clock = found
-        return Taken(number, owner, int(offset), int(epoch), inherits == b"1", float(clock or 0.0))
+    def take(self, number: int, owner: str, *, partitions: int, log: str = "", reset: bool = False) -> Taken:
+        """Takes one of ``partitions`` over; whoever had it is refused from now on. ``log``: the topic's id."""
+        found = self._run("take", number, owner, "reset" if reset else "", partitions, log)
+        offset, epoch, inherits, clock, lost, other_log = found
+        return Taken(
+            number=number,
+            owner=owner,
+            offset=int(offset),
+            epoch=int(epoch),
+            inherits=inherits == b"1",
+            clock=float(clock or 0.0),
+            lost={Lane(lane): float(before) for lane, before in json.loads(lost or "{}").items()},
+            other_log=other_log == b"1",
+        )
 
     def apply(self, taken: Taken, batch: Batch, live: Sequence[Told]) -> Outcome:
         """Writes a batch, with the live changes that are to be told."""
@@ -65,6 +87,7 @@ class RedisView:
             "expect": str(batch.expect),
             "upto": str(batch.upto),
             "epoch": str(taken.epoch),
+            "lost": "" if batch.lost is None else json.dumps(batch.lost),
             "keep_s": str(math.ceil(self._settings.keep_days * DAY_S)),
             "changes_max": str(self._settings.changes_max),
             "studies": [self._study(write) for write in batch.writes],
@@ -72,10 +95,17 @@ class RedisView:
         }
         return Outcome(self._run("apply", taken.number, taken.owner, json.dumps(plan)).decode())
 
-    def beat(self, taken: Taken, offset: int, status: PartitionStatus, target: int, clock: float = 0.0) -> Outcome:
-        """Says that the owner lives, how far it is, and what time it is at the broker (epoch seconds)."""
-        arguments = (offset, status.value, target, repr(clock))
+    def beat(self, taken: Taken, offset: int, pulse: Pulse) -> Outcome:
+        """Says that the owner lives, and how far it is."""
+        backlog = pulse.backlog.model_dump_json()
+        arguments = (offset, pulse.status.value, pulse.target, repr(pulse.clock), backlog)
         return Outcome(self._run("beat", taken.number, taken.owner, *arguments).decode())
+
+    def evicts(self) -> bool:
+        """Whether the store may drop keys by itself: its memory is limited and its policy is not ``noeviction``."""
+        with self._mapped():
+            memory = self._client.info("memory")
+        return bool(memory.get("maxmemory")) and memory.get("maxmemory_policy") != "noeviction"
 
     def leave(self) -> int:
         """Takes out closed studies whose ``keep_days`` are over; how many."""

@@ -13,7 +13,7 @@ from math import nan
 
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
-from contracts.names import BEAT_S, FLAGGING_GROUP
+from contracts.names import BEAT_S, FLAGGING_GROUP, Lane
 from contracts.ports import Log
 from worker.flagging.kafka_in import EventsIn
 from worker.flagging.owner_out import Owner
@@ -23,10 +23,17 @@ TAKE_AGAIN_S = 0.5  # between tries while the store is away
 YIELD_S = 3.0  # after another owner refused us: long enough for the group to tell who owns the partition
 COMMIT_AGAIN_S = 2.0  # after a commit that failed
 START_GRACE_S = 20.0  # longest wait, before it is called ready, for partitions that may all be with other workers
+STORE_LOOK_S = 30.0  # how often the store is asked whether it may drop keys: somebody may change that as it runs
 DRAIN_S = 5.0  # for appends of timers that are in flight at the end
 REOPEN_S = 1.0  # between tries while the broker is away
 TICK_S = 0.2  # how late a timer may be; every open study is looked at
 COMMIT_S = 0.5  # a crash and an emptied store at once can announce again what came within that time
+
+# What the store is when it answers and cannot be written (contracts/ports.py Service.peers).
+_REFUSALS = {"OutOfMemoryError": "full", "ReadOnlyError": "read_only"}
+_EVICTING = "evicting"
+_ANSWERS = frozenset({"up", _EVICTING})
+_PAUSING = frozenset({Outcome.STALE, Outcome.TORN})  # another owner, or a store that goes on dropping: not at once
 
 
 class FlaggingService:
@@ -52,7 +59,8 @@ class FlaggingService:
         self._owners: dict[int, Owner] = {}
         self._take_at: dict[int, float] = {}
         self._committed: dict[int, int] = {}
-        self._beat_at = self._commit_at = self._tick_at = self._store_at = 0.0
+        self._beat_at = self._commit_at = self._tick_at = self._store_at = self._look_at = 0.0
+        self._log_id = ""
         self._redis = "unknown"
         self._running = self._complete = False
         self._patient_until = 0.0
@@ -119,6 +127,12 @@ class FlaggingService:
             self._hooks.happened(gauge, nan, **labels)
         for gauge in (Happening.LAG_RECORDS, Happening.LAG_SECONDS):
             self._hooks.happened(gauge, nan, topic=self._source.topic, **labels)
+        self._unknown_backlog(number)
+
+    def _unknown_backlog(self, number: int) -> None:
+        for lane in Lane:
+            for gauge in (Happening.IMAGES_WAITING, Happening.OLDEST_WAITING_SECONDS):
+                self._hooks.happened(gauge, nan, partition=str(number), lane=lane.value)
 
     def _take_all(self) -> None:
         """Takes what is not taken. A store that did not answer once is left alone for a moment."""
@@ -128,7 +142,8 @@ class FlaggingService:
                 self._guarded(owner, self._take)
 
     def _take(self, owner: Owner, *, reset: bool = False) -> Outcome:
-        offset = owner.take(self._source.announced(owner.number), partitions=self._log.partitions, reset=reset)
+        announced, self._log_id = self._source.announced(owner.number), self._source.log_id()
+        offset = owner.take(announced, partitions=self._log.partitions, log=self._log_id, reset=reset)
         self._committed.setdefault(owner.number, owner.announced)
         self._source.start(owner.number, offset)
         return Outcome.OK
@@ -137,37 +152,49 @@ class FlaggingService:
         if not owner.taken or owner.ready:
             return
         end = self._source.seen_end(owner.number)
-        if end is not None and end < owner.next_offset and self._source.end(owner.number) < owner.next_offset:
+        if end is not None and end < owner.next_offset and self._really_shorter(owner):
             self._hooks.happened(Happening.FAULT, where="log_shorter_than_view")
             self._guarded(owner, lambda owner: self._take(owner, reset=True))
             return
         self._guarded(owner, lambda owner: owner.look(end, self._source.position(owner.number)))
 
+    def _really_shorter(self, owner: Owner) -> bool:
+        return self._source.ends([owner.number])[owner.number] < owner.next_offset
+
     def _guarded(self, owner: Owner, step: Callable[[Owner], Outcome]) -> None:
         """A step that needs the store: at the first doubt the partition is held and taken again later."""
         try:
             outcome = step(owner)
-            self._store_up(up=True)
+            self._store_answered()
         except PeerError as problem:
             if problem.peer != "redis":
                 raise
-            self._store_up(up=False)
-            outcome = Outcome.OK
-            self._store_at = self._clock() + TAKE_AGAIN_S
-            self._give_up(owner, TAKE_AGAIN_S)
+            self._without_store(_REFUSALS.get(problem.detail, "away"))
+            return
         except DecodeError:
             self._hooks.happened(Happening.FAULT, where="stored_study")
             outcome = Outcome.LOST
             self._distrust(owner)
+        if outcome is Outcome.TORN:
+            self._hooks.happened(Happening.FAULT, where="redis_evicted")
         if outcome is not Outcome.OK:
-            self._give_up(owner, YIELD_S if outcome is Outcome.STALE else 0.0)
+            self._give_up(owner, YIELD_S if outcome in _PAUSING else 0.0)
+
+    def _without_store(self, why: str) -> None:
+        """One partition's trouble is every partition's: each for itself would wait for a server that hangs."""
+        self._store_is(why)
+        self._store_at = self._clock() + TAKE_AGAIN_S
+        for owner in self._owners.values():
+            self._give_up(owner, TAKE_AGAIN_S)
 
     def _distrust(self, owner: Owner) -> None:
         with suppress(PeerError):  # tried again when the study is met again
             self._store.forget(owner.number)
 
     def _give_up(self, owner: Owner, wait_s: float) -> None:
-        owner.drop()
+        if owner.taken:
+            owner.drop()
+            self._unknown_backlog(owner.number)
         self._take_at[owner.number] = self._clock() + wait_s
         self._source.hold(owner.number)
 
@@ -187,17 +214,34 @@ class FlaggingService:
     def _beat(self) -> None:
         """Silent while the broker is away: nothing can be heard then, and *ready* would make an old view look whole."""
         self._hooks.happened(Happening.PARTITIONS_ASSIGNED, len(self._owners), group=FLAGGING_GROUP)
+        self._same_log()
         for owner in self._owners.values():
             if owner.taken and self._log.up():
                 self._guarded(owner, Owner.beat)
-            self._lag(owner)
-        if any(owner.taken for owner in self._owners.values()):
-            with suppress(PeerError):  # the sweep can wait; the next write tells that the store is away
+        self._lags()
+        if self._owners and self._redis != "away":
+            with suppress(PeerError):  # the sweep can wait; a full store is the more in need of it
                 self._store.leave()
 
-    def _lag(self, owner: Owner) -> None:
-        """While the store is away nothing is fetched, so nobody knows the end: the age grows all the same."""
-        records = max(0, (self._source.seen_end(owner.number) or 0) - owner.reached)
+    def _same_log(self) -> None:
+        """A topic that was made anew while we read it: what the view stands on is another log's."""
+        if self._log_id and self._source.log_id() not in {"", self._log_id}:
+            for owner in self._owners.values():
+                self._give_up(owner, 0.0)
+
+    def _lags(self) -> None:
+        """While the store is away nothing is fetched: then the broker is asked how far the log has grown."""
+        held = [owner.number for owner in self._owners.values() if not owner.taken]
+        ends: Mapping[int, int] = {}
+        if held and self._log.up():
+            with suppress(PeerError):
+                ends = self._source.ends(held)
+        for owner in self._owners.values():
+            self._lag(owner, ends.get(owner.number, self._source.seen_end(owner.number) or 0))
+
+    def _lag(self, owner: Owner, end: int) -> None:
+        """Where the store is away and nobody knows the end, the age grows all the same."""
+        records = max(0, end - owner.reached)
         behind = records or not owner.taken
         labels = {"topic": self._source.topic, "partition": str(owner.number)}
         self._hooks.happened(Happening.LAG_RECORDS, records, **labels)
@@ -217,9 +261,18 @@ class FlaggingService:
         except PeerError:  # a group that is moving, or a broker that is away: the watermark can wait
             self._commit_at = self._clock() + COMMIT_AGAIN_S
 
-    def _store_up(self, *, up: bool) -> None:
-        self._redis = "up" if up else "away"
-        self._hooks.happened(Happening.PEER_UP, float(up), peer="redis")
+    def _store_answered(self) -> None:
+        now_s = self._clock()
+        if now_s >= self._look_at or self._redis not in _ANSWERS:
+            self._look_at = now_s + STORE_LOOK_S
+            evicts = self._store.evicts()
+            if evicts and self._redis != _EVICTING:
+                self._hooks.happened(Happening.FAULT, where="redis_may_evict")
+            self._store_is(_EVICTING if evicts else "up")
+
+    def _store_is(self, state: str) -> None:
+        self._redis = state
+        self._hooks.happened(Happening.PEER_UP, float(state in _ANSWERS), peer="redis")
 
     @contextmanager
     def _broker(self, stop: threading.Event) -> Iterator[None]:

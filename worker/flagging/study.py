@@ -100,6 +100,12 @@ class Study:
         waiting = (image.arrived_at for image in self.images.values() if not image.settled)
         return min((at for at in waiting if at is not None), default=self.fold.last_arrival_at)
 
+    def waits(self, image: str) -> tuple[Lane, float] | None:
+        """The lane in which an image waits for an outcome, and since when; None where it waits no longer."""
+        one = self.images[image]
+        at = self.fold.last_arrival_at if one.arrived_at is None else one.arrived_at
+        return None if one.settled else (one.lane, at)
+
     def apply(self, logged: Logged) -> list[HistoryEntry]:
         """Folds one event in and tells the changes it made. At or before ``fold.offset`` it changes nothing."""
         if logged.offset <= self.fold.offset:
@@ -109,6 +115,8 @@ class Study:
         match logged.event:
             case Arrived() as event:
                 self._arrive(event, logged)
+            case NotAnalysed(reason=Reason.RECORD_LOST) as event if self._settled(event):
+                pass  # a timer's word on a record that was not lost after all
             case Scored() | NotAnalysed() as event:
                 self._settle(event, logged)
             case Closed(after_offset=after) if after >= self.fold.last_image_offset:
@@ -179,7 +187,7 @@ class Study:
     def _arrive(self, event: Arrived, logged: Logged) -> None:
         at = ordering.arrival(event.at, logged.appended_at)
         image = self._image(event, logged)
-        image.arrive(event, at)
+        image.arrive(event, at, logged.appended_at)
         self._touch(image)
         known = [earlier for earlier in (self.fold.arrived_at, at) if earlier is not None]
         self._keep(arrived_at=min(known), lane=Lane.STAT if Lane.STAT in (self.fold.lane, event.lane) else event.lane)
@@ -210,6 +218,10 @@ class Study:
         self._touched.frames.add((image.key, event.frame))
         if not self.unsettled:
             self._keep(expired=False)
+
+    def _settled(self, event: NotAnalysed) -> bool:
+        known = self.images.get(Image(event.sop_instance_uid, event.pixel_digest, "").key)
+        return known is not None and known.settled
 
     def _image(self, event: Arrived | Scored | NotAnalysed, logged: Logged) -> Image:
         """The event's image; a new one moves the fences and starts the quiet period again."""

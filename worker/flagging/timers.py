@@ -1,10 +1,18 @@
-"""Quiet period and deadline. Pure: what is due, by the broker's clock as far as it is known."""
+"""Quiet period, deadline and lost records. Pure: what is due, by the broker's clock as far as it is known."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from contracts.events import Closed, Expired
+from contracts.events import Closed, Expired, NotAnalysed
+from contracts.names import Lane
+from contracts.reasons import Reason
 from contracts.settings import FlaggingSettings
+from worker.flagging.image import Image
 from worker.flagging.study import Study
+
+# Scan and arrival of one image are appended together, but to two topics: the scan may have been a moment later, and
+# still be there. An image for which that was wrong is scored and revised; one within the margin is told once its
+# deadline has passed.
+LOST_MARGIN_S = 2.0
 
 
 class BrokerClock:
@@ -49,3 +57,45 @@ def _due(study: Study, broker_now: float, at: float, rules: FlaggingSettings) ->
 def _overdue(study: Study, before: float) -> bool:
     """Whether an image that arrived by then still waits. The study's own arrival is asked first: it costs nothing."""
     return study.arrived_at <= before and study.waiting_since <= before
+
+
+def gone(
+    studies: Iterable[Study], lost: Mapping[Lane, float], broker_now: float, at: float, rules: FlaggingSettings
+) -> list[NotAnalysed]:
+    """RECORD_LOST for images that wait and of which every copy left its topic before it was scored.
+
+    ``lost``: lane → scans appended before that (epoch seconds) are gone.
+    """
+    if not lost:
+        return []
+    latest = max(lost.values())
+    waiting = (study for study in studies if study.unsettled and study.fold.implied_at is not None)
+    late = broker_now - rules.deadline_s
+    return [
+        _gone(study, image, at)
+        for study in waiting
+        if (study.fold.implied_at or 0.0) < latest
+        for image in study.images.values()
+        if not image.settled and all(_is_gone(lost.get(lane), copy, late) for lane, copy in _copies(image))
+    ]
+
+
+def _copies(image: Image) -> Iterator[tuple[Lane, float]]:
+    """Its scans, as its arrivals tell of them; one that is not known to have arrived is in hand."""
+    yield from image.copies.items() or ((Lane.ROUTINE, float("inf")),)
+
+
+def _is_gone(before: float | None, copy_at: float, late: float) -> bool:
+    return before is not None and copy_at < before - (0.0 if copy_at <= late else LOST_MARGIN_S)
+
+
+def _gone(study: Study, image: Image, at: float) -> NotAnalysed:
+    return NotAnalysed(
+        study_instance_uid=study.uid,
+        at=at,
+        series_instance_uid=image.series_instance_uid,
+        sop_instance_uid=image.sop_instance_uid,
+        pixel_digest=image.pixel_digest,
+        frames=image.frame_count,
+        reason=Reason.RECORD_LOST,
+    )

@@ -1,16 +1,19 @@
 """Timers: they only append events; the fold decides what an event does. Whoever owns the partition runs them."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 
 from contracts import events
 from contracts.errors import PeerError
+from contracts.events import Closed, Expired, NotAnalysed
+from contracts.names import Lane
 from contracts.ports import Entry, Log
 from contracts.scans import Place
 from contracts.settings import FlaggingSettings
+from worker.flagging.stored import NEVER
 from worker.flagging.study import Study
-from worker.flagging.timers import BrokerClock, due
+from worker.flagging.timers import BrokerClock, due, gone
 
 ASK_AGAIN_S = 5.0  # an event that was not read back by then is appended again: the fold takes it once
 
@@ -38,14 +41,20 @@ class Timers:
         """How long ago that was, by the broker's clock as far as it is known."""
         return max(0.0, self.broker_now() - appended_at)
 
-    def tick(self, studies: Iterable[Study]) -> None:
-        """Appends what is due. A broker that is away is asked again at the next tick."""
+    def tick(self, studies: Collection[Study], lost: Mapping[Lane, float]) -> None:
+        """Appends what is due. A broker that is away is asked again at the next tick. ``lost`` as in ``gone``."""
         now_s = time.monotonic()
         self._asked = {key: asked for key, asked in self._asked.items() if now_s - asked[1] < ASK_AGAIN_S}
-        for event in due(studies, self._clock.now(now_s), time.time(), self._rules):
+        broker_now, at = self._clock.now(now_s), time.time()
+        self._ask(due(studies, broker_now, at, self._rules), now_s)
+        self._ask(gone(studies, lost, broker_now, at, self._rules), now_s)
+
+    def _ask(self, wanted: Iterable[Closed | Expired | NotAnalysed], now_s: float) -> None:
+        for event in wanted:
+            fence = NEVER if isinstance(event, NotAnalysed) else event.after_offset
             asked = self._asked.get(event.key)
-            if asked is None or asked[0] != event.after_offset:
-                self._asked[event.key] = (event.after_offset, now_s)
+            if asked is None or asked[0] != fence:
+                self._asked[event.key] = (fence, now_s)
                 self._append(Entry(self._topic, self._partition, event.key, events.encode(event)))
 
     def _append(self, entry: Entry) -> None:

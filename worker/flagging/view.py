@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from contracts import events
 from contracts.errors import DecodeError
-from contracts.events import StudyEvent
+from contracts.events import AnyEvent, Lost
+from contracts.names import Lane
 from contracts.settings import FlaggingSettings
 from contracts.worklist import HistoryEntry, WorklistItem
 from worker.flagging.study import Logged, Study
+from worker.flagging.waiting import Waiting
 
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1: nothing else becomes a name in Redis
 
@@ -33,7 +35,8 @@ class Taken:
 
     ``epoch`` names the log and the rebuild that offsets belong to. ``inherits``: studies of an earlier epoch are kept
     (the broker lost its log), else they are left-overs of a truncated store and built anew. ``clock``: the broker's
-    time (epoch seconds) when the last owner told it, 0 where none did.
+    time (epoch seconds) when the last owner told it, 0 where none did. ``lost``: lane → scans appended before that
+    (epoch seconds) are gone. ``other_log``: what was stored belonged to another log.
     """
 
     number: int
@@ -42,6 +45,8 @@ class Taken:
     epoch: int
     inherits: bool
     clock: float = 0.0
+    lost: Mapping[Lane, float] = field(default_factory=dict)
+    other_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that some records of one partition do to the view, from ``expect`` to ``upto`` (next offset)."""
+    """Everything that some records of one partition do to the view, from ``expect`` to ``upto`` (next offset).
+
+    ``lost`` as in Taken, where one of the records tells of a loss.
+    """
 
     expect: int
     upto: int
@@ -79,15 +87,16 @@ class Batch:
     told: Sequence[Told]
     unreadable: int
     expired: int
+    lost: Mapping[Lane, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A record as it could be read; ``event`` None where it could not."""
+    """A record as it could be read; ``event`` None where it could not; ``uid`` "" where it names no study."""
 
     raw: Raw
     uid: str
-    event: StudyEvent | None
+    event: AnyEvent | None
 
 
 def read(raw: Raw) -> Reading | None:
@@ -95,9 +104,11 @@ def read(raw: Raw) -> Reading | None:
     if raw.value is None:
         return None
     try:
-        event = events.decode(raw.value)
+        event = events.decode_any(raw.value)
     except DecodeError:
         return Reading(raw, _uid(raw.key), None)
+    if isinstance(event, Lost):
+        return Reading(raw, "", event)
     return Reading(raw, event.study_instance_uid, event)
 
 
@@ -115,6 +126,12 @@ class PartitionFold:
     next_offset: int
     studies: dict[str, Study] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
+    waiting: Waiting = field(default_factory=Waiting)
+    lost: dict[Lane, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What an owner before this one read of losses holds on."""
+        self.lost = dict(self.taken.lost)
 
     def readings(self, raws: Iterable[Raw]) -> list[Reading]:
         """What is new among the records. A gap is compaction's; a record before the next offset was applied."""
@@ -132,11 +149,15 @@ class PartitionFold:
         self.studies[uid] = study or Study(uid, self.rules)
         if self.studies[uid].fold.epoch != self.taken.epoch:
             self.studies[uid].in_new_log(self.taken.epoch)
+        self._await(self.studies[uid], self.studies[uid].images)
 
     def fold(self, readings: Sequence[Reading], upto: int) -> Batch:
         """Folds the records in. The store must then take the batch, or this object is worth nothing any more."""
         told: list[Told] = []
         expired = 0
+        losses = [(one.event, one.raw) for one in readings if isinstance(one.event, Lost)]
+        for event, raw in losses:
+            self._lose(event, raw)
         for one in readings:
             entries = self._apply(one) if one.uid else []
             expired += isinstance(one.event, events.Expired) and self.studies[one.uid].fold.expired
@@ -152,6 +173,7 @@ class PartitionFold:
             told=told,
             unreadable=sum(one.event is None for one in readings),
             expired=expired,
+            lost=dict(self.lost) if losses else None,
         )
 
     def written(self, batch: Batch) -> None:
@@ -164,13 +186,28 @@ class PartitionFold:
 
     def _apply(self, one: Reading) -> list[HistoryEntry]:
         study, raw = self.studies[one.uid], one.raw
-        if one.event is None:
+        if one.event is None or isinstance(one.event, Lost):
             return study.apply_unreadable(raw.key, raw.offset, raw.appended_at)
         return study.apply(Logged(one.event, raw.offset, raw.appended_at))
 
+    def _lose(self, event: Lost, raw: Raw) -> None:
+        """Of two losses of a lane the later one says what the earlier one said."""
+        if event.partition == self.taken.number:
+            before = raw.appended_at if event.before is None else event.before
+            self.lost[event.lane] = max(before, self.lost.get(event.lane, before))
+
+    def _await(self, study: Study, images: Iterable[str]) -> None:
+        for image in images:
+            waits = study.waits(image)
+            if waits is None:
+                self.waiting.drop((study.uid, image))
+            else:
+                self.waiting.put((study.uid, image), *waits)
+
     def _write(self, study: Study, history: Sequence[HistoryEntry]) -> Write:
         touched, item = study.take_touched(), study.item()
-        images = {key: study.images[key].stored_image().model_dump_json() for key in touched.images}
+        self._await(study, touched.images)
+        images = {key: study.images[key].take().model_dump_json() for key in touched.images}
         frames = {
             frame_field(key, number): study.images[key].frames[number].model_dump_json(exclude_none=True)
             for key, number in touched.frames

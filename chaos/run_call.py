@@ -24,14 +24,15 @@ from chaos.load_out import Doors, Scanners
 from chaos.log_in import LogUnread, read_log
 from chaos.phantoms import heads
 from chaos.rig_call import NotHealthy, RunningRig
-from chaos.scenario import RECOVERY_S, Fault, Outcome
+from chaos.scenario import RECOVERY_S, Fault, Load, Outcome
 from chaos.sightings import Sightings
 from chaos.watch_in import Away, Watch, connected, read_list, read_studies
 from contracts.names import Topics
 from launch.stack.part import StartFailed
 
 CREW_RUNS = 10  # on one crew: its topics and its list grow with each
-MOMENT_S = (0.3, 4.0)  # after the first image; most loads are sent in six seconds
+MOMENT = (0.05, 0.7)  # of the time that the load takes to send
+UNPACED_S = 3.0  # to send a load as fast as it is taken, about
 INSIST_S = 180.0  # a sender's patience: the longest outage, then twice the time in which we must be back
 SENDERS_LIMIT_S = INSIST_S + 60.0  # late images begin half a minute later
 ENDED_LIMIT_S = 90.0  # after the last image: flagging.deadline_s is 30 s on the rig, and then the quiet period
@@ -140,6 +141,12 @@ def one_run(rig: RunningRig, fault: Fault, seed: int) -> Outcome:
         raise
 
 
+def sending_s(load: Load) -> float:
+    """How long its scanners send, about."""
+    images = load.studies * sum(load.images) / 2 * load.copies
+    return images / load.rate if load.rate else UNPACED_S
+
+
 class _Act(threading.Thread):
     """The act beside the run, so that an interrupt need not wait for parts that are being started again."""
 
@@ -219,7 +226,7 @@ class _Run:
 
     def _struck(self) -> _Act:
         act = _Act(self._rig, self._fault, self._dice)
-        self._rig.pause(self._dice.uniform(*MOMENT_S))
+        self._rig.pause(self._dice.uniform(*MOMENT) * sending_s(self._fault.load))
         act.start()
         act.join(ACT_LIMIT_S)
         if act.is_alive():

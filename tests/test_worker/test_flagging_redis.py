@@ -1,102 +1,28 @@
 """The view's scripts on real servers, Redis and Valkey: atomic, fenced, repeatable."""
 
-import dataclasses
 import json
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import redis
 
-from contracts import events
-from contracts.events import Closed, StudyEvent
-from contracts.names import RedisKeys
-from contracts.settings import FlaggingSettings, RedisSettings
-from contracts.worklist import HistoryEntry, PartitionStatus, StoredImage, WorklistItem
+from contracts.events import Closed
+from contracts.settings import RedisSettings
+from contracts.worklist import HistoryEntry, PartitionStatus, StoredImage
 from launch.clients.redis_call import make_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import LOUD, QUIET, START_S, STUDY, arrived, scored
+from tests.test_worker.flagging_store import RULES, Store, store_at
 from worker.flagging.redis_out import DAY_S, Outcome, Pulse, RedisView
-from worker.flagging.view import Batch, PartitionFold, Raw, Taken
 
-RULES = FlaggingSettings()
 OTHER = "1.2.826.0.1.2"
-
-
-@dataclasses.dataclass(slots=True)
-class Store:
-    """A view below a prefix of its own, and a plain client that looks at it from outside."""
-
-    view: RedisView
-    client: Any  # redis-py types every answer as bytes or str
-    keys: RedisKeys
-
-    def fold(self, taken: Taken) -> PartitionFold:
-        """A partition's fold with the open studies of the store."""
-        fold = PartitionFold(taken, RULES, taken.offset)
-        for uid, study in self.view.load(taken, self.view.open_studies(taken)):
-            fold.take_up(uid, study)
-        return fold
-
-    def batch(self, fold: PartitionFold, some: Sequence[StudyEvent], start: int | None = None) -> Batch:
-        """The batch that these events make."""
-        start = fold.next_offset if start is None else start
-        raws = [Raw(start + n, START_S + n, event.key, events.encode(event)) for n, event in enumerate(some)]
-        readings = fold.readings(raws)
-        for uid, study in self.view.load(fold.taken, fold.missing(readings)):
-            fold.take_up(uid, study)
-        return fold.fold(readings, start + len(some))
-
-    def write(self, fold: PartitionFold, some: Sequence[StudyEvent]) -> Outcome:
-        """Folds and writes, telling every change."""
-        batch = self.batch(fold, some)
-        outcome = self.view.apply(fold.taken, batch, batch.told)
-        if outcome is Outcome.OK:
-            fold.written(batch)
-        return outcome
-
-    def dump(self) -> dict[str, object]:
-        """All that the scripts wrote for studies."""
-        return {key: self._value(key) for key in sorted(self._names()) if ":partition:" not in key}
-
-    def item(self, study: str = STUDY) -> WorklistItem:
-        """The row readers see."""
-        return WorklistItem.model_validate_json(self.client.hget(self.keys.study(study), "item") or b"")
-
-    def told(self) -> list[str]:
-        """The live changes, oldest first."""
-        return [fields[b"event"].decode() for _, fields in self.client.xrange(self.keys.changes)]
-
-    def _names(self) -> list[str]:
-        return [key.decode() for key in self.client.keys(f"{self.keys.prefix}*")]
-
-    def _value(self, key: str) -> object:
-        kind = self.client.type(key).decode()
-        read: dict[str, Callable[[str], object]] = {
-            "hash": self.client.hgetall,
-            "set": self.client.smembers,
-            "stream": self.client.xrange,
-            "string": self.client.get,
-            "zset": lambda name: self.client.zrange(name, 0, -1, withscores=True),
-            "list": lambda name: self.client.lrange(name, 0, -1),
-        }
-        return read[kind](key)
 
 
 @pytest.fixture
 def store(redis_make: RedisServer) -> Iterator[Store]:
     """Each make of the store, below a prefix of its own."""
-    prefix = f"t{uuid.uuid4().hex[:8]}:"
-    settings = RedisSettings(url=redis_make.url, key_prefix=prefix)
-    view = RedisView(settings, RULES, make_redis(settings), mapped)
-    client: Any = redis.Redis.from_url(redis_make.url, protocol=2)
-    yield Store(view, client, RedisKeys(prefix))
-    for key in client.keys(f"{prefix}*"):
-        client.delete(key)
-    view.close()
-    client.close()
+    with store_at(redis_make.url) as made:
+        yield made
 
 
 FLAGGING = [arrived(0), scored(0, LOUD), arrived(1), scored(1, LOUD)]
@@ -218,11 +144,11 @@ def test_a_rebuild_keeps_a_study_of_long_ago_until_all_of_its_log_was_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flagged and closed 40 days ago, opened again by a late image 20 days ago: rebuilt, it is flagged still."""
-    monkeypatch.setitem(globals(), "START_S", time.time() - 40 * DAY_S)
+    monkeypatch.setattr("tests.test_worker.flagging_store.START_S", time.time() - 40 * DAY_S)
     fold = store.fold(store.view.take(0, "me", partitions=1))
     store.write(fold, [*FLAGGING, Closed(study_instance_uid=STUDY, at=0, after_offset=3)])
     assert store.view.leave() == 0
-    monkeypatch.setitem(globals(), "START_S", time.time() - 20 * DAY_S)
+    monkeypatch.setattr("tests.test_worker.flagging_store.START_S", time.time() - 20 * DAY_S)
     store.write(fold, [arrived(2), scored(2, QUIET), Closed(study_instance_uid=STUDY, at=0, after_offset=6)])
     item = store.item()
     assert (item.state, item.images_received, item.images_settled) == ("flagged", 3, 3)
@@ -230,7 +156,7 @@ def test_a_rebuild_keeps_a_study_of_long_ago_until_all_of_its_log_was_read(
 
 def test_what_is_over_leaves_once_the_view_is_complete(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep waits for a rebuild, not longer."""
-    monkeypatch.setitem(globals(), "START_S", time.time() - 40 * DAY_S)
+    monkeypatch.setattr("tests.test_worker.flagging_store.START_S", time.time() - 40 * DAY_S)
     fold = store.fold(store.view.take(0, "me", partitions=1))
     store.write(fold, [*FLAGGING, Closed(study_instance_uid=STUDY, at=0, after_offset=3)])
     assert store.view.beat(fold.taken, fold.next_offset, Pulse(PartitionStatus.READY, 5)) is Outcome.OK

@@ -16,10 +16,11 @@ from chaos.scenario import Disk
 from contracts.settings import KIB, Settings
 from launch.settings_in import load, variable_of
 from launch.stack.part import wait_until_all_answer
-from launch.stack.service import PACKAGE_ROOT, ServicePart
+from launch.stack.service import AWAY, PACKAGE_ROOT, ServicePart
 
 SHIM = Path(__file__).with_name("shim")
 PRODUCERS, WORKERS = 2, 2
+PAYLOAD_PEER = "payload"  # producer/payload_out.py
 DRAIN_S = 20.0  # what a service may take to end after SIGTERM
 
 # What the rig changes for all services: everything the same, only sooner.
@@ -68,6 +69,13 @@ class CrewPart(ServicePart):
         """The same part with more variables; paths in PYTHONPATH come before the source tree's."""
         self._more = more
         return self
+
+    def answers(self) -> bool:
+        """Whether it is ready and sees its peers. The payload store is none: it is told by the last write to it."""
+        told = self._told()
+        return bool(told.get("ready")) and all(
+            state != AWAY for peer, state in told.get("peers", {}).items() if peer != PAYLOAD_PEER
+        )
 
     def command(self) -> Sequence[str]:
         """Our own interpreter and command line."""

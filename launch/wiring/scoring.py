@@ -21,10 +21,11 @@ from launch.clients.kafka_call import (
 from worker.scoring.analysis import Analysis
 from worker.scoring.custody import Custody
 from worker.scoring.decode import Budget
+from worker.scoring.decoder_call import Decoders
 from worker.scoring.holding import Holding
 from worker.scoring.kafka_in import ScanReader
 from worker.scoring.kafka_out import Publisher
-from worker.scoring.payload_in import payload_of
+from worker.scoring.payload_in import ClaimedPayloads
 from worker.scoring.polling_in import Broker
 from worker.scoring.service import Ports, ScoringService
 from worker.scoring.settling import Settling, Tools
@@ -37,13 +38,13 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
     custody = Custody(settings.scoring)
     triton = TritonCall(settings.triton, hooks)
     decoding = threading.Semaphore(settings.scoring.threads)
-    budget = Budget(settings.scoring.decode_budget_bytes, settings.scoring.frame_budget_bytes)
+    decoders = Decoders(settings.scoring, hooks)
     tools = Tools(
         custody=custody,
         publishing=Publisher(log, topics_of(settings.kafka)),
         inference=triton,
-        analysis=Analysis(budget, decoding, hooks),
-        payload_of=payload_of,
+        analysis=Analysis(_budget(settings), decoding, hooks, decoders),
+        payload_of=ClaimedPayloads(settings.payload),
         request_timeout_s=settings.triton.request_timeout_s,
         holding=Holding(settings.scoring.in_flight_bytes),
     )
@@ -54,9 +55,15 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
         log=log,
         settling=Settling(tools, hooks, time.monotonic, time.time),
         decoding=decoding,
+        decoders=decoders,
         workers=settings.scoring.in_flight_images,
     )
     return [ScoringService(ports)]
+
+
+def _budget(settings: Settings) -> Budget:
+    scoring = settings.scoring
+    return Budget(scoring.decode_budget_bytes, scoring.frame_budget_bytes, scoring.frames, settings.limits)
 
 
 def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton: TritonCall) -> ScanReader:

@@ -18,7 +18,8 @@ from contracts.reasons import Reason
 from producer.intake import Accepted, Door, Received, examine
 from producer.lanes import Lanes
 from worker.scoring.content import head_likeness
-from worker.scoring.decode import Budget, frames_of, hounsfield, read
+from worker.scoring.decode import Budget, frames_of, read
+from worker.scoring.hounsfield import hounsfield
 from worker.scoring.routing import check_frame, way_of
 
 LOAD = Load(studies=5, images=(6, 8), poison=2, other_bytes=2, large=0.2)

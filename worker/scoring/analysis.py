@@ -11,14 +11,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Semaphore
+from typing import Any
 
 from contracts.errors import NotAnalysable
 from contracts.events import NotAnalysed, ScanPlace, Scored
 from contracts.hooks import Hooks, Stage
 from contracts.reasons import Category, Reason
 from contracts.scans import Place, ScanHeaders
-from worker.scoring.decode import Budget, Hounsfield, Instance, frames_of, hounsfield, read
+from worker.scoring.decode import Budget, Instance, frames_of, read
 from worker.scoring.facts import FrameFacts
+from worker.scoring.frame import Decoding, decoded
+from worker.scoring.hounsfield import Hounsfield, hounsfield
 from worker.scoring.inference import Request
 from worker.scoring.measure import Answer, measures_of
 from worker.scoring.routing import Way, check_content, check_frame, way_of
@@ -41,12 +44,13 @@ class Work:
 
 
 class Analysis:
-    """Pure but for ``ask``. ``decoding`` bounds how many threads decode at once."""
+    """Pure but for ``ask`` and ``decoders``. ``decoding`` bounds how many threads decode at once."""
 
-    def __init__(self, budget: Budget, decoding: Semaphore, hooks: Hooks) -> None:
+    def __init__(self, budget: Budget, decoding: Semaphore, hooks: Hooks, decoders: Decoding = lambda: decoded) -> None:
         self._budget = budget
         self._decoding = decoding
         self._hooks = hooks
+        self._decoders = decoders
 
     def events(self, work: Work, ask: Ask) -> Iterator[Event]:
         """One event for each frame in order, or one for the whole instance; after a failure in the middle, both.
@@ -94,7 +98,7 @@ class Analysis:
     def _pixels(
         self, work: Work, instance: Instance, way: Way, refusals: list[NotAnalysable | None]
     ) -> "Iterator[_Slice | NotAnalysable]":
-        frames = frames_of(instance, self._budget)
+        frames = frames_of(instance, self._budget, self._decoders())
         for number, refusal in enumerate(refusals):
             with self._decoding, self._hooks.stage(Stage.DECODE, work.headers.traceparent):
                 stored = next(frames)  # a refused frame is decoded too: compressed frames have no other end
@@ -140,41 +144,36 @@ def _answered(work: Work, way: Way, number: int, facts: FrameFacts, answer: Call
 
 
 def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer) -> Scored:
-    headers = work.headers
     return Scored(
-        study_instance_uid=headers.study_instance_uid,
-        series_instance_uid=headers.series_instance_uid,
-        sop_instance_uid=headers.sop_instance_uid,
-        pixel_digest=headers.pixel_digest,
-        traceparent=headers.traceparent,
-        at=work.at,
+        **_image(work),
         frame=number,
-        frames=headers.frames,
         model=answer.model.name,
         model_version=answer.model.version,
         measures=measures_of(answer),
         position_mm=facts.position_mm or 0.0,
         thickness_mm=facts.thickness_mm or 0.0,
         orientation=way.route.orientation,
-        scan=scan_place(work.place),
     )
 
 
 def not_analysed(work: Work, reason: Reason, frame: int | None) -> NotAnalysed:
     """The event of an image, or of one of its frames, without a score. A single-frame image has no frame number."""
+    return NotAnalysed(**_image(work), frame=None if work.headers.frames == 1 else frame, reason=reason)
+
+
+def _image(work: Work) -> dict[str, Any]:
+    """What every event of an image says of it."""
     headers = work.headers
-    return NotAnalysed(
-        study_instance_uid=headers.study_instance_uid,
-        series_instance_uid=headers.series_instance_uid,
-        sop_instance_uid=headers.sop_instance_uid,
-        pixel_digest=headers.pixel_digest,
-        traceparent=headers.traceparent,
-        at=work.at,
-        frame=None if headers.frames == 1 else frame,
-        frames=headers.frames,
-        reason=reason,
-        scan=scan_place(work.place),
-    )
+    return {
+        "study_instance_uid": headers.study_instance_uid,
+        "series_instance_uid": headers.series_instance_uid,
+        "sop_instance_uid": headers.sop_instance_uid,
+        "pixel_digest": headers.pixel_digest,
+        "traceparent": headers.traceparent,
+        "at": work.at,
+        "frames": headers.frames,
+        "scan": scan_place(work.place),
+    }
 
 
 def scan_place(place: Place) -> ScanPlace:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.scoring.decode import Hounsfield
+from worker.scoring.hounsfield import Hounsfield
 
 _RAYS = 64
 _STEP_MM = 1.5

@@ -1,15 +1,18 @@
-"""Part 10 bytes → frames of Hounsfield units with their geometry, one at a time, within a memory budget. Pure."""
+"""Part 10 bytes → stored values of each frame with their geometry, one at a time, within budgets. Pure.
+
+What is compressed is handed to ``DecodeFrame``, frame by frame, after its size was checked; uncompressed pixels are
+views of bytes that are here already.
+"""
 
 import math
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels import as_pixel_options, get_decoder
 from pydicom.uid import (
     HTJ2K,
     UID,
@@ -22,13 +25,11 @@ from pydicom.uid import (
 
 from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
-from contracts.tensors import HU_HIGH, HU_LOW
+from contracts.settings import LimitSettings, ScoringSettings
 from worker.scoring.codestream import Shape, shape_of
 from worker.scoring.facts import FrameFacts, InstanceFacts, frame_facts, instance_facts
+from worker.scoring.frame import DecodeFrame, EncodedFrame, Pixels, decoded
 from worker.scoring.part10 import parse
-
-Pixels = NDArray[Any]
-Hounsfield = NDArray[np.float16]
 
 _SIGNED_SYNTAXES = (
     *JPEG2000TransferSyntaxes,
@@ -43,18 +44,19 @@ _PLUGINS: dict[str, str] = {
     **dict.fromkeys((*_SIGNED_SYNTAXES, RLELossless), "pylibjpeg"),
     **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
 }
-
-_TISSUE_HU = (-200.0, 200.0)  # padding inside this range could be anatomy: only where it touches the border
-# FP16 of every whole HU: a look-up is several times faster than a conversion.
-_FP16_OF_HU: Hounsfield = np.arange(HU_LOW, HU_HIGH + 1, dtype=np.float32).astype(np.float16)
+_ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # fragments are items, little endian always (PS3.5 A.4)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Largest decoded instance and largest decoded frame, in bytes; compared before anything is decoded."""
+    """Largest decoded instance and largest decoded frame, in bytes, and most frames: compared before anything is
+    decoded. ``limits``: what the doors take; a record may have come another way.
+    """
 
     instance_bytes: int
     frame_bytes: int
+    frames: int = ScoringSettings.model_fields["frames"].default
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,16 +77,18 @@ def read(payload: bytes, transfer_syntax_uid: str, budget: Budget) -> Instance:
 
     ``transfer_syntax_uid`` is the record header's, used where the File Meta group lacks one.
     """
-    data = parse(payload, budget.instance_bytes)
+    data = parse(payload, budget.limits)
     try:
         facts = instance_facts(data)
         named = data.file_meta.get("TransferSyntaxUID") or transfer_syntax_uid
     except Exception as problem:  # pydicom converts values when they are first read
         raise NotAnalysable(Reason.RECORD_UNREADABLE, type(problem).__name__) from problem
+    if facts.frames > budget.frames:
+        raise NotAnalysable(Reason.PIXELS_OVER_BUDGET, f"{facts.frames} frames")
     return Instance(data, facts, UID(str(named)))
 
 
-def frames_of(instance: Instance, budget: Budget) -> Iterator[Pixels]:
+def frames_of(instance: Instance, budget: Budget, decode: DecodeFrame = decoded) -> Iterator[Pixels]:
     """Each frame's stored values, (rows, columns), in order; one in memory at a time.
 
     Raises NotAnalysable: UNSUPPORTED_TRANSFER_SYNTAX, PIXELS_OVER_BUDGET (before decoding), PIXELS_UNDECODABLE (also
@@ -92,80 +96,34 @@ def frames_of(instance: Instance, budget: Budget) -> Iterator[Pixels]:
     """
     _within(instance.facts, _stored_bytes(instance.data), budget)
     decoder = _decoder(instance.transfer_syntax)
-    shape = _checked_codestreams(instance)
+    encoded = instance.transfer_syntax.is_encapsulated
+    frames = _compressed(instance, budget, decode) if encoded else _native(instance, decoder)
     count = 0
     try:
-        # Validation compares the length of native pixel data with rows × columns × frames × samples × bits.
-        for values, _ in decoder.iter_array(instance.data, raw=True, **_corrections(instance, shape)):
+        for values in frames:
             if count == instance.facts.frames:
                 break
             count += 1
             yield _two_dimensional(values, instance.facts)
     except NotAnalysable:
         raise
-    except Exception as problem:  # decoders are four libraries, two of them native: they raise anything
+    except Exception as problem:  # pydicom raises whatever it trips over
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, type(problem).__name__) from problem
     if count != instance.facts.frames:
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, f"{count} of {instance.facts.frames} frames")
 
 
-def hounsfield(stored: Pixels, facts: FrameFacts, data: Dataset) -> Hounsfield:
-    """Stored values → HU, (rows, columns), within −1024…3071; padding becomes −1024 (PS3.3 C.7.5.1.1.2).
-
-    Photometric interpretation plays no part: MONOCHROME1 turns the grey scale of the display around, which comes
-    after the Modality LUT (PS3.3 C.7.6.3.1.2, C.11.1); the rescaled value is HU either way.
-    """
-    slope, intercept = facts.slope, facts.intercept
-    if slope is None or intercept is None:
-        raise NotAnalysable(Reason.UNITS_UNKNOWN, "no rescale slope or intercept")
-    hu = _rescaled(stored, slope, intercept)
-    padded = _padding(stored, data, slope, intercept)
-    if padded is not None:
-        hu[padded] = HU_LOW
-    return hu
+def _native(instance: Instance, decoder: Any) -> Iterator[Pixels]:
+    """Validation compares the length of the pixel data with rows × columns × frames × samples × bits."""
+    return (values for values, _ in decoder.iter_array(instance.data, raw=True))
 
 
-def _rescaled(stored: Pixels, slope: float, intercept: float) -> Hounsfield:
-    if slope == 1.0 and intercept.is_integer() and abs(intercept) < 2**15 and stored.dtype.itemsize <= 2:  # noqa: PLR2004 (up to 16 bits)
-        index = stored.astype(np.int32)
-        index += int(intercept) - HU_LOW
-        return _FP16_OF_HU.take(index, mode="clip")
-    values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    return np.clip(values, HU_LOW, HU_HIGH, out=values).astype(np.float16)
-
-
-def _padding(stored: Pixels, data: Dataset, slope: float, intercept: float) -> NDArray[np.bool_] | None:
-    """Which pixels are padding, or None. The limit may stand on either side of the value (PS3.3 C.7.5.1.1.2)."""
-    value = _stored_int(data.get("PixelPaddingValue"), stored.dtype)
-    if value is None:
-        return None
-    limit = _stored_int(data.get("PixelPaddingRangeLimit"), stored.dtype)
-    low, high = sorted((value, value if limit is None else limit))
-    mask = (stored >= low) & (stored <= high)
-    if any(_TISSUE_HU[0] <= end * slope + intercept <= _TISSUE_HU[1] for end in (low, high)):
-        return _from_border(mask)
-    return mask
-
-
-def _stored_int(value: Any, dtype: np.dtype[Any]) -> int | None:
-    """Padding is written US or SS whatever the pixels are: the same bits, read as the pixels are."""
-    try:
-        bits = 8 * dtype.itemsize
-        whole = int(value) % 2**bits
-    except (TypeError, ValueError):
-        return None
-    return whole - 2**bits if dtype.kind == "i" and whole >= 2 ** (bits - 1) else whole
-
-
-def _from_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part of a mask that a straight line from some border reaches without leaving it."""
-    reach = np.logical_and.accumulate
-    return (
-        reach(mask, axis=0)
-        | reach(mask, axis=1)
-        | reach(mask[::-1], axis=0)[::-1]
-        | reach(mask[:, ::-1], axis=1)[:, ::-1]
-    )
+def _compressed(instance: Instance, budget: Budget, decode: DecodeFrame) -> Iterator[Pixels]:
+    """Nothing is decoded before every codestream was looked at."""
+    shape = _checked_codestreams(instance, budget)
+    options = _options(instance, shape)
+    for codestream in _codestreams(instance, budget):
+        yield decode(EncodedFrame(str(instance.transfer_syntax), options, codestream))
 
 
 def _stored_bytes(data: Dataset) -> int:
@@ -190,10 +148,10 @@ def _decoder(transfer_syntax: UID) -> Any:
     return decoder
 
 
-def _checked_codestreams(instance: Instance) -> Shape | None:
+def _checked_codestreams(instance: Instance, budget: Budget) -> Shape | None:
     """The first codestream's shape. A codestream of another size than announced is never given to a decoder."""
     facts, first = instance.facts, None
-    for frame in _encoded_frames(instance):
+    for frame in _codestreams(instance, budget):
         shape = shape_of(frame)
         if shape and (shape.rows, shape.columns, shape.components) != (facts.rows, facts.columns, facts.samples):
             raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "the codestream has another size than the data set")
@@ -201,21 +159,35 @@ def _checked_codestreams(instance: Instance) -> Shape | None:
     return first
 
 
-def _encoded_frames(instance: Instance) -> Iterator[bytes]:
-    if not instance.transfer_syntax.is_encapsulated:
-        return
+def _codestreams(instance: Instance, budget: Budget) -> Iterator[bytes]:
+    pixels = instance.data.PixelData
+    _count_fragments(pixels, budget.limits.elements)
+    offsets = as_pixel_options(instance.data).get("extended_offsets")
     try:
-        yield from generate_frames(instance.data.PixelData, number_of_frames=instance.facts.frames)
+        yield from generate_frames(pixels, number_of_frames=instance.facts.frames, extended_offsets=offsets)
     except Exception as problem:  # damaged encapsulation raises what struct and pydicom raise
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, type(problem).__name__) from problem
 
 
-def _corrections(instance: Instance, shape: Shape | None) -> dict[str, Any]:
-    """Which library decodes. A JPEG 2000 codestream that says *signed* is believed against the PixelRepresentation.
+def _count_fragments(pixels: bytes, most: int) -> None:
+    """Millions of empty fragments would take pydicom minutes."""
+    at = 0
+    for _ in range(most):
+        if pixels[at : at + 4] != _ITEM or at + 8 > len(pixels):
+            return
+        at += 8 + struct.unpack_from("<L", pixels, at + 4)[0]
+    raise NotAnalysable(Reason.PIXELS_OVER_BUDGET, "too many fragments")
 
-    The other way round (a signed data set around an unsigned codestream) pydicom already moves the sign bit.
+
+def _options(instance: Instance, shape: Shape | None) -> dict[str, str | int]:
+    """What the decoder must know of a frame, and which library decodes.
+
+    A JPEG 2000 codestream that says *signed* is believed against the PixelRepresentation. The other way round (a signed
+    data set around an unsigned codestream) pydicom already moves the sign bit.
     """
-    options: dict[str, Any] = {"decoding_plugin": _PLUGINS.get(instance.transfer_syntax, "")}
+    told = as_pixel_options(instance.data)
+    options = {name: value for name, value in told.items() if isinstance(value, str | int)}
+    options["decoding_plugin"] = _PLUGINS.get(instance.transfer_syntax, "")
     if instance.transfer_syntax in _SIGNED_SYNTAXES and shape is not None and shape.signed:
         options["pixel_representation"] = 1
     return options

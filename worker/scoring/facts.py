@@ -14,7 +14,18 @@ from pydicom import Dataset
 Vector = tuple[float, float, float]
 _TEXTS = ("StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription")
 _ANATOMY = ("AnatomicRegionSequence",)
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+SEQUENCES = (  # every one that is asked for here, at whatever depth
+    *_ANATOMY,
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "FrameAnatomySequence",
+    "CTImageFrameTypeSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+)
 _DIAGONAL_TOLERANCE = 1e-2  # direction cosines are unit vectors (PS3.3 C.7.6.2.1.1)
 
 
@@ -82,7 +93,7 @@ def instance_facts(data: Dataset) -> InstanceFacts:
         columns=_count(data, "Columns"),
         frames=max(1, _count(data, "NumberOfFrames")),
         samples=max(1, _count(data, "SamplesPerPixel")),
-        has_pixels=any(name in data for name in _PIXELS),
+        has_pixels=any(name in data for name in PIXELS),
         lossy=_text(data, "LossyImageCompression") == "01",
     )
 

@@ -8,7 +8,7 @@ from contracts.deadline import Deadline
 from contracts.errors import PeerError
 from contracts.names import Lane
 from contracts.tensors import ModelSpec
-from worker.scoring.decode import Hounsfield
+from worker.scoring.hounsfield import Hounsfield
 from worker.scoring.measure import Answer
 
 

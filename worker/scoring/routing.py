@@ -24,8 +24,8 @@ from contracts.reasons import Reason
 from contracts.tensors import HEAD_CT_LESION, ModelSpec
 from worker.scoring.body_part import Said, said
 from worker.scoring.content import head_likeness
-from worker.scoring.decode import Hounsfield
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
+from worker.scoring.hounsfield import Hounsfield
 
 _SECONDARY_CAPTURE = {
     str(uid)

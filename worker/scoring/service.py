@@ -28,6 +28,13 @@ class Reader(Protocol):
         """Whether the broker answered lately; None before it was asked."""
 
 
+class Closing(Protocol):
+    """What only has to be ended: ``decoder_call.Decoders``."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
 class Server(Protocol):
     """What the service itself asks of the inference server: ``triton_call.TritonCall``."""
 
@@ -48,6 +55,7 @@ class Ports:
     log: Log
     settling: Settling
     decoding: threading.Semaphore
+    decoders: Closing
     workers: int
 
 
@@ -71,6 +79,7 @@ class ScoringService:
         finally:
             self._ports.custody.close()
             self._done.set()
+            self._ports.decoders.close()
             for thread in threads:
                 thread.join(_JOIN_S)
             self._ports.server.close()

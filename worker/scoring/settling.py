@@ -80,7 +80,7 @@ class Settling:
         """Settles the record, or leaves it unsettled where it is no longer ours. Raises nothing."""
         for _ in range(_ATTEMPTS):
             try:
-                self._settle_one(record)
+                self._insist.until_done(record, lambda: self._settle_one(record))
             except Dropped:
                 return
             except Exception:  # noqa: BLE001 (a fault of ours must neither lose the image nor stop the worker)

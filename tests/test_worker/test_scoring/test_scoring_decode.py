@@ -33,7 +33,8 @@ from pydicom.uid import (
 from contracts.errors import NotAnalysable
 from contracts.reasons import Category, Reason
 from worker.scoring.codestream import shape_of
-from worker.scoring.decode import Budget, Instance, _rescaled, frames_of, hounsfield, read
+from worker.scoring.decode import Budget, Instance, frames_of, read
+from worker.scoring.hounsfield import _rescaled, hounsfield
 from worker.scoring.routing import check_content, check_frame, way_of
 
 BUDGET = Budget(1 << 30, 64 << 20)

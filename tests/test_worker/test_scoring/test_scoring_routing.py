@@ -13,8 +13,9 @@ from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
 from worker.scoring.body_part import Said, said
 from worker.scoring.content import head_likeness
-from worker.scoring.decode import Budget, frames_of, hounsfield, read
+from worker.scoring.decode import Budget, frames_of, read
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
+from worker.scoring.hounsfield import hounsfield
 from worker.scoring.routing import check_content, check_frame, way_of
 
 BUDGET = Budget(1 << 30, 64 << 20)

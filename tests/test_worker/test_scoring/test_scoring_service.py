@@ -18,7 +18,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from contracts.events import NotAnalysed, Scored
 from contracts.names import Lane, partition_of
 from contracts.reasons import Reason
-from contracts.settings import Settings
+from contracts.settings import PayloadSettings, Settings
 from launch.clients.kafka_call import make_consumer
 from launch.stack.triton_server import TritonServer
 from worker.scoring.custody import Custody
@@ -30,7 +30,7 @@ ERROR, SLOW = 103, 104
 WORKER = """
 import sys, threading
 from contracts.hooks import Silent
-from contracts.settings import Settings
+from contracts.settings import PayloadSettings, Settings
 from launch.wiring.scoring import build
 (service,) = build(Settings.model_validate_json(sys.stdin.read()), Silent())
 service.run(threading.Event())
@@ -354,30 +354,31 @@ def test_payloads_of_the_claim_check_are_fetched_and_their_absence_told(
     small_head: bytes,
     tmp_path: Path,
 ) -> None:
-    """There: scored. Gone or exchanged: payload missing. Store not mounted: waited for."""
+    """There: scored. Gone, exchanged or not of our store: payload missing. Store not mounted: waited for."""
     bench = bench_of(tansu, faulty_triton.grpc)
-    store = tmp_path / "store"
-    (store / "ab").mkdir(parents=True)
-    (store / "ab" / "there").write_bytes(small_head)
-    (store / "ab" / "other").write_bytes(small_head[:-2] + b"xx")
-    away = tmp_path / "mounted later"
+    store, unmounted = tmp_path / "store", tmp_path / "unmounted"
+    payload = PayloadSettings(url=f"file://{store}")
+    there, gone, other = (f"ab/{number:064x}" for number in range(3))
+    (unmounted / "ab").mkdir(parents=True)
+    (unmounted / there).write_bytes(small_head)
+    (unmounted / other).write_bytes(small_head[:-2] + b"xx")
 
-    def claim(sop: str, path: Path) -> None:
-        bench.send(bench.headers(small_head, "1.2", sop, claim=f"file://{path}"), b"")
+    def claim(sop: str, where: str) -> None:
+        bench.send(bench.headers(small_head, "1.2", sop, claim=where), b"")
 
-    with running(bench.settings, told):
-        claim("1.2.0", store / "ab" / "there")
-        claim("1.2.1", store / "ab" / "gone")
-        claim("1.2.2", store / "ab" / "other")
-        claim("1.2.3", away / "ab" / "there")
+    with running(bench.settings.model_copy(update={"payload": payload}), told):
+        claim("1.2.0", f"{payload.url}/{there}")
+        claim("1.2.1", f"file://{unmounted}/{there}")  # it is there, and it is not ours
+        claim("1.2.2", f"{payload.url}/ab/../../unmounted/{there}")
+        claim("1.2.3", "http://127.0.0.1:9/ab/cd")
         events = bench.settled(3)
-        assert "1.2.3" not in events
-        (away / "ab").mkdir(parents=True)
-        (away / "ab" / "there").write_bytes(small_head)
-        events = bench.settled(4)
+        assert "1.2.0" not in events
+        unmounted.rename(store)
+        claim("1.2.4", f"{payload.url}/{gone}")
+        claim("1.2.5", f"{payload.url}/{other}")
+        events = bench.settled(6)
     outcomes = {sop: getattr(found[0], "reason", None) for sop, found in events.items()}
-    missing = Reason.PAYLOAD_MISSING
-    assert outcomes == {"1.2.0": None, "1.2.1": missing, "1.2.2": missing, "1.2.3": None}
+    assert outcomes == {"1.2.0": None, **dict.fromkeys((f"1.2.{n}" for n in range(1, 6)), Reason.PAYLOAD_MISSING)}
 
 
 def test_frames_of_an_enhanced_ct_are_scored_one_by_one(

@@ -14,7 +14,8 @@ from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.settings import TritonSettings
 from contracts.tensors import HEAD_CT_LESION
-from worker.scoring.decode import Budget, frames_of, hounsfield, read
+from worker.scoring.decode import Budget, frames_of, read
+from worker.scoring.hounsfield import hounsfield
 from worker.scoring.inference import Request
 from worker.scoring.measure import measures_of
 from worker.scoring.triton_call import TritonCall

@@ -50,8 +50,7 @@ class ClaimedPayloads:
 def _fetched(claim: str, largest_bytes: int) -> bytes:
     try:
         store, path = fsspec.core.url_to_fs(claim)
-        if store.info(path)["size"] > largest_bytes:  # no producer of ours wrote that
-            raise NotAnalysable(Reason.PAYLOAD_MISSING, "the stored payload is larger than any that is taken")
+        _check_size(store.info(path)["size"], largest_bytes)
         return bytes(store.cat_file(path))
     except NotAnalysable:
         raise
@@ -61,6 +60,11 @@ def _fetched(claim: str, largest_bytes: int) -> bytes:
         raise PeerAway(PEER, "the store's folder is not there") from problem
     except Exception as problem:  # every fsspec store has exceptions of its own
         raise PeerAway(PEER, type(problem).__name__) from problem
+
+
+def _check_size(size_bytes: int, largest_bytes: int) -> None:
+    if size_bytes > largest_bytes:  # no producer of ours wrote that
+        raise NotAnalysable(Reason.PAYLOAD_MISSING, "the stored payload is larger than any that is taken")
 
 
 def _reachable(claim: str) -> bool:

@@ -54,6 +54,8 @@ local function write(study)
   end
 end
 
+-- Comes first: a full store refuses it, and so the whole batch. Once a script has deleted anything, it may write on.
+redis.call('HSET', PARTITION, 'run', RUN, 'evicted', EVICTED)
 for _, study in ipairs(batch.studies) do write(study) end
 for _, change in ipairs(batch.changes) do
   redis.call('XADD', CHANGES, 'MAXLEN', '~', batch.changes_max, '*',
@@ -65,5 +67,5 @@ if #batch.changes > 0 then -- they name patients, as the studies do, and leave w
   redis.call('EXPIRE', CHANGES, keep_s)
 end
 if batch.lost ~= '' then redis.call('HSET', PARTITION, 'lost', batch.lost) end
-redis.call('HSET', PARTITION, 'offset', batch.upto, 'run', RUN, 'evicted', EVICTED)
+redis.call('HSET', PARTITION, 'offset', batch.upto)
 return 'ok'

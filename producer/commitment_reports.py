@@ -38,6 +38,13 @@ class Known(Protocol):
         """Versions by SOP Instance UID. Raises PeerError."""
 
 
+class Append(Protocol):
+    """Writes to ``commitments``."""
+
+    def to(self, partition: int, key: bytes, value: bytes | None) -> None:
+        """Returns once the record is durable; ``value`` None is a tombstone. Raises PeerError."""
+
+
 class Calls(Protocol):
     """The way over a new association."""
 
@@ -62,13 +69,12 @@ class Reports:
         desk: Desk,
         index: Known,
         calls: Calls,
-        end: Callable[[int, bytes], None],
+        append: Append,
         rules: Rules,
         hooks: Hooks,
         epoch_s: Callable[[], float],
     ) -> None:
-        """``end``: partition and key → a tombstone, acknowledged; raises PeerError."""
-        self._desk, self._index, self._calls, self._end = desk, index, calls, end
+        self._desk, self._index, self._calls, self._append = desk, index, calls, append
         self._rules, self._hooks, self._epoch_s = rules, hooks, epoch_s
 
     def run(self, stop: threading.Event) -> None:
@@ -152,7 +158,7 @@ class Reports:
         pending.outcome = outcome
         if self._desk.current(pending):
             try:
-                self._end(pending.partition, pending.key)
+                self._append.to(pending.partition, pending.key, None)
             except PeerError:
                 self._put_off(pending, "the broker is away")
                 return

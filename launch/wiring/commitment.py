@@ -1,15 +1,17 @@
 """Storage commitment: settings → its topic, its index and its reports, for the producer."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from contracts.errors import PeerAway, SettingsError
 from contracts.hooks import Hooks
 from contracts.names import COMMITMENT_GROUP
 from contracts.ports import Log
-from contracts.settings import Settings
+from contracts.scans import Place
+from contracts.settings import ProducerSettings, Settings
 from launch.clients.kafka_call import (
     WATCHDOG_S,
     Watchdog,
@@ -27,6 +29,7 @@ from producer.commitment_out import Association, Caller
 from producer.commitment_reports import Reports, Rules
 from producer.commitment_service import Commitment
 from producer.commitment_table_call import Table
+from producer.intake import Accepted
 from producer.stamp_call import monotonic_s, now_s
 
 SETTLE_S = 0.5  # a requestor that hangs up after its request does so within that time: it is called, not raced
@@ -34,29 +37,42 @@ SETTLE_S = 0.5  # a requestor that hangs up after its request does so within tha
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the producer needs: an offer for the DICOM door, a door of its own, and an index that hears of Success."""
+    """What the producer needs: offers for the DICOM door, doors beside it, and who hears of Success and of a loss."""
 
-    offer: CommitmentRequests
-    door: Commitment
-    index: Index
+    offers: tuple[CommitmentRequests, ...] = ()
+    doors: tuple[Commitment, ...] = ()
+    durable: Callable[[Accepted, Place], None] = lambda _accepted, _place: None
+    forget: Callable[[], None] = lambda: None
 
 
 def build(settings: Settings, log: Log, hooks: Hooks) -> Parts:
-    """The parts of storage commitment."""
+    """The parts of storage commitment; none where it is switched off. Raises SettingsError."""
     doors, topic = settings.producer, topics_of(settings.kafka).commitments
+    if not doors.commitment:
+        return Parts()
     desk = Desk(monotonic_s, SETTLE_S, doors.commitment_pending_bytes)
     append = Append(log, topic, desk, settings.kafka.ack_timeout_s)
-    table = Table(doors.commitment_index)
+    table = _table(doors.commitment_index)
     index = Index(_broker(settings), table, hooks)
     group = group_of(settings.kafka, COMMITMENT_GROUP)
     member = partial(make_consumer, settings.kafka, group=group, topics=[topic], client_id="triage-commitment")
     reader = CommitmentLog(topic, member, log_ends, _Stuck(), desk, hooks)
-    peers = {title.strip(): address for title, address in doors.commitment_peers.items()}
-    rules = Rules(peers, doors.commitment_wait_s, doors.commitment_retry_s)
-    ends = lambda partition, key: append.to(partition, key, None)  # noqa: E731 - a tombstone, in one word
-    reports = Reports(desk, index, Caller(doors.ae_title), ends, rules, hooks, now_s)
+    reports = Reports(desk, index, Caller(doors.ae_title), append, _rules(doors), hooks, now_s)
     offer = CommitmentRequests(doors, desk, append, Association, hooks)
-    return Parts(offer, Commitment([reader.run, index.run], reports, table.close), index)
+    door = Commitment([reader.run, index.run], reports, table.close)
+    return Parts((offer,), (door,), lambda accepted, place: index.acknowledged(accepted.headers, place), index.forget)
+
+
+def _rules(doors: ProducerSettings) -> Rules:
+    peers = {title.strip(): address for title, address in doors.commitment_peers.items()}
+    return Rules(peers, doors.commitment_wait_s, doors.commitment_retry_s)
+
+
+def _table(folder: str) -> Table:
+    try:
+        return Table(folder)
+    except PeerAway as problem:
+        raise SettingsError(f"producer.commitment_index: no file can be made there ({problem.detail}).") from None
 
 
 def _broker(settings: Settings) -> Broker:

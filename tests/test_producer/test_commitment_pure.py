@@ -68,6 +68,7 @@ def status(data: bytes, *, implicit: bool = True, limit: int = LIMIT) -> int:
     return refusal.value.status
 
 
+@settings(max_examples=60, deadline=None)
 @given(references=REFERENCES, implicit=st.booleans(), undefined=st.booleans(), transaction=UIDS)
 def test_what_pydicom_writes_is_read_whatever_the_encoding(
     references: list[Reference], *, implicit: bool, undefined: bool, transaction: str
@@ -78,6 +79,7 @@ def test_what_pydicom_writes_is_read_whatever_the_encoding(
     assert found == (transaction, tuple(references))
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     committed=st.lists(st.builds(Reference, UIDS, UIDS)),
     failed=st.lists(st.builds(Reference, UIDS, UIDS)),
@@ -198,7 +200,7 @@ def answered(refusal: Refused) -> None:
     assert refusal.status in (0x0110, 0x0120, 0x0121, 0x0106, 0x0213)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_broken_bytes_are_refused_or_read_and_nothing_else(data: st.DataObject) -> None:
     """Whatever is cut, flipped or put in: an answer, never another exception."""
@@ -216,6 +218,7 @@ def test_broken_bytes_are_refused_or_read_and_nothing_else(data: st.DataObject) 
         assert references
 
 
+@settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=400), implicit=st.booleans())
 def test_any_bytes_are_refused_or_read(*, data: bytes, implicit: bool) -> None:
     """As above, from nothing."""
@@ -250,6 +253,7 @@ def test_only_what_is_durable_is_committed(versions: list[Version], expected: in
     assert verdict.unsure == (expected == 0x0110)
 
 
+@settings(max_examples=60, deadline=None)
 @given(REFERENCES, st.data())
 def test_every_reference_is_answered_once(references: list[Reference], data: st.DataObject) -> None:
     """Committed or failed, never both, never neither; and never committed without proof."""
@@ -265,6 +269,7 @@ def test_every_reference_is_answered_once(references: list[Reference], data: st.
 # The record.
 
 
+@settings(max_examples=60, deadline=None)
 @given(REFERENCES, UIDS, st.floats(0, 4e9))
 def test_a_request_survives_its_record(references: list[Reference], transaction: str, at: float) -> None:
     """Encoded and decoded it is the same; its key begins with the AE title."""
@@ -283,6 +288,7 @@ def test_a_record_that_is_none_of_ours_carries_its_bytes(value: bytes) -> None:
     assert problem.value.payload == value
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000))
 def test_retries_slow_down_to_a_limit(attempts: int) -> None:
     """Never sooner than at first, never later than the longest, never sooner than before."""

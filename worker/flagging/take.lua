@@ -13,7 +13,8 @@ local other = offset and held[2] and held[2] ~= '' and log ~= '' and held[2] ~= 
 if not offset or other or ARGV[3] == 'reset' then
   local inherits = offset and '1' or '0'
   local last = tonumber(redis.call('HGET', PARTITION, 'epoch') or '0')
-  local epoch = math.max(tonumber(redis.call('TIME')[1]), last + 1)
+  local time = redis.call('TIME') -- in microseconds: what is left of a rebuild of this second is not taken for ours
+  local epoch = math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), last + 1)
   redis.call('HSET', PARTITION, 'offset', '0', 'epoch', string.format('%d', epoch), 'inherits', inherits)
   redis.call('HDEL', PARTITION, 'lost')
   if not offset then redis.call('DEL', OPEN) end

@@ -51,6 +51,8 @@ class Ways:
 class CrewPart(ServicePart):
     """A service with a name of its own, a clock that can be moved, and perhaps another source tree."""
 
+    start_limit_s = 180.0  # five at once on two cores that have other work, too
+
     def __init__(self, folder: Path, role: str, said: Mapping[str, object], ports: Sequence[str], source: Path) -> None:
         """``said``: settings by dotted name; ``ports``: those settings that are a port, which is held for it."""
         super().__init__(folder, role, {}, "", DRAIN_S)

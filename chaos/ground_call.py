@@ -21,6 +21,7 @@ from launch.stack.triton_server import TritonServer
 STANDIN = Path(__file__).resolve().with_name("standin")
 MODEL = "head_ct_lesion"
 ASK_LIMIT_MS = 5000
+START_LIMIT_S = 180.0  # three JVMs at once on two cores that have other work, too: give up late
 
 
 class StandInTriton(TritonServer):
@@ -58,6 +59,8 @@ class Ground:
         self.kafka = ApacheKafka(folder / "kafka", brokers)
         self.redis = RedisServer(folder / "redis")
         self.triton = StandInTriton(folder / "triton")
+        for part in (*self.kafka.nodes, self.redis, self.triton):
+            part.start_limit_s = START_LIMIT_S
 
     def start(self) -> None:
         """Starts what does not run and returns when all answers. Raises StartFailed."""

@@ -16,7 +16,7 @@ from launch.stack.part import POLL_S, Part, StartFailed, port_open, wait_until_a
 
 HEAP = "-Xmx400m"  # enough for records of 16 MiB at the rates of one machine
 FORMAT_LIMIT_S = 60
-COMPLETE_LIMIT_S = 20  # from the first broker that answers to the last one registered
+COMPLETE_LIMIT_S = 60  # from the first broker that answers to the last one registered
 RECORD_OVERHEAD_BYTES = 1 * MIB  # batch header, key and headers around the largest record we send
 SESSION_TIMEOUT_MS = 4000  # a killed broker is fenced soon: tests fail over in seconds instead of nine
 LOGGING = POM.with_name("log4j2.properties")

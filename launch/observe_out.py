@@ -50,6 +50,8 @@ _LEVELS: dict[Happening, int] = {
     Happening.STUDY_EXPIRED: logging.WARNING,
     Happening.STALE_WRITE: logging.WARNING,
     Happening.DEAD_LETTER: logging.WARNING,
+    Happening.DECODER_REPLACED: logging.WARNING,
+    Happening.BACKLOG_IN_DANGER: logging.WARNING,
     Happening.EVENT_UNREADABLE: logging.ERROR,
     Happening.RECORDS_LOST: logging.ERROR,
     Happening.FAULT: logging.ERROR,

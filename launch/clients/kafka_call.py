@@ -1,7 +1,16 @@
 """The broker's clients, by the names the wiring uses."""
 
 from launch.clients.connect_call import group_of, mapped, peer_error, topics_of
-from launch.clients.consumer_call import backlog_of, log_end, log_ends, log_id, log_start, make_consumer, read_record
+from launch.clients.consumer_call import (
+    appended_s,
+    backlog_of,
+    log_end,
+    log_ends,
+    log_id,
+    log_start,
+    make_consumer,
+    read_record,
+)
 from launch.clients.log_call import KafkaLog
 from launch.clients.topics_call import check, ensure_topics, partition_count
 from launch.clients.watchdog import WATCHDOG_S, Watchdog
@@ -10,6 +19,7 @@ __all__ = [
     "WATCHDOG_S",
     "KafkaLog",
     "Watchdog",
+    "appended_s",
     "backlog_of",
     "check",
     "ensure_topics",

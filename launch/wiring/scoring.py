@@ -12,6 +12,7 @@ from launch.clients.kafka_call import (
     WATCHDOG_S,
     KafkaLog,
     Watchdog,
+    appended_s,
     backlog_of,
     group_of,
     log_start,
@@ -19,6 +20,7 @@ from launch.clients.kafka_call import (
     topics_of,
 )
 from worker.scoring.analysis import Analysis
+from worker.scoring.backlog_in import Broker
 from worker.scoring.custody import Custody
 from worker.scoring.decode import Budget
 from worker.scoring.decoder_call import Decoders
@@ -26,7 +28,6 @@ from worker.scoring.holding import Holding
 from worker.scoring.kafka_in import ScanReader
 from worker.scoring.kafka_out import Publisher
 from worker.scoring.payload_in import ClaimedPayloads
-from worker.scoring.polling_in import Broker
 from worker.scoring.service import Ports, ScoringService
 from worker.scoring.settling import Settling, Tools
 from worker.scoring.triton_call import TritonCall
@@ -35,13 +36,14 @@ from worker.scoring.triton_call import TritonCall
 def build(settings: Settings, hooks: Hooks) -> list[Service]:
     """One scoring service. Peers that are away do not stop the start."""
     log = KafkaLog(settings.kafka, hooks)
+    publisher = Publisher(log, topics_of(settings.kafka))
     custody = Custody(settings.scoring)
     triton = TritonCall(settings.triton, hooks)
     decoding = threading.Semaphore(settings.scoring.threads)
     decoders = Decoders(settings.scoring, hooks)
     tools = Tools(
         custody=custody,
-        publishing=Publisher(log, topics_of(settings.kafka)),
+        publishing=publisher,
         inference=triton,
         analysis=Analysis(_budget(settings), decoding, hooks, decoders),
         payload_of=ClaimedPayloads(settings.payload),
@@ -50,7 +52,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
     )
     ports = Ports(
         custody=custody,
-        reader=_reader(settings, hooks, log, custody, triton),
+        reader=_reader(settings, hooks, log, publisher, custody, triton),
         server=triton,
         log=log,
         settling=Settling(tools, hooks, time.monotonic, time.time),
@@ -66,7 +68,9 @@ def _budget(settings: Settings) -> Budget:
     return Budget(scoring.decode_budget_bytes, scoring.frame_budget_bytes, scoring.frames, settings.limits)
 
 
-def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton: TritonCall) -> ScanReader:
+def _reader(
+    settings: Settings, hooks: Hooks, log: Log, publisher: Publisher, custody: Custody, triton: TritonCall
+) -> ScanReader:
     group, topics = group_of(settings.kafka, SCORING_GROUP), topics_of(settings.kafka)
     consumer = functools.partial(
         make_consumer, settings.kafka, group=group, topics=[topics.stat, topics.routine], client_id="triage-scoring"
@@ -76,6 +80,9 @@ def _reader(settings: Settings, hooks: Hooks, log: Log, custody: Custody, triton
         log_start=log_start,
         backlog_of=backlog_of,
         watchdog=lambda: Watchdog(WATCHDOG_S, time.monotonic),
+        appended_s=functools.partial(appended_s, settings.kafka),
+        tell_lost=publisher.lost,
+        retention_s=settings.kafka.scan_retention_s,
     )
     return ScanReader(
         broker,

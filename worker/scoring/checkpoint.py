@@ -20,6 +20,17 @@ class Checkpoint:
         self._next = offset + 1
         return True
 
+    def skipped(self, first: int, upto: int) -> bool:
+        """Records from ``first`` left the log; ``upto`` is the next that may come. Open at ``first`` until settled.
+
+        False where they had been fetched.
+        """
+        if self._next is not None and first < self._next:
+            return False
+        self._open[first] = None
+        self._next = upto
+        return True
+
     def settled(self, offset: int) -> None:
         """The record's outcome is durable. Saying so twice changes nothing."""
         self._open.pop(offset, None)

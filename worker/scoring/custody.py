@@ -136,6 +136,24 @@ class Custody:
             self._release(record)
             return True
 
+    # Losses
+
+    def lose(self, partition: Partition, first: int, upto: int) -> int | None:
+        """Records left the log before they were fetched: nothing beyond them is committed before ``told``.
+
+        Returns the ticket for that; None where the partition is not ours, or they had been fetched.
+        """
+        with self._changed:
+            owned = self._owned.get(partition)
+            return owned.ticket if owned is not None and owned.checkpoint.skipped(first, upto) else None
+
+    def told(self, partition: Partition, first: int, ticket: int) -> None:
+        """The log knows of the loss that began at ``first``."""
+        with self._changed:
+            owned = self._owned.get(partition)
+            if owned is not None and owned.ticket == ticket:
+                owned.checkpoint.settled(first)
+
     # Images
 
     def claim(self, image: Image, record: Fetched) -> bool | None:

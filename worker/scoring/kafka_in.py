@@ -20,8 +20,9 @@ from contracts.errors import PeerError
 from contracts.hooks import Happening, Hooks
 from contracts.names import Lane, Topics
 from contracts.ports import Log
+from worker.scoring.backlog_in import PEER, Broker
 from worker.scoring.custody import Custody
-from worker.scoring.polling_in import PEER, Broker, Polling, mapped, offsets_to_commit
+from worker.scoring.polling_in import Polling, mapped, offsets_to_commit
 
 _RETRY_S = 1.0  # between attempts to get a consumer
 _CLOSE_MS = 3_000

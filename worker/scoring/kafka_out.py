@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 
-from contracts.events import NotAnalysed, Scored, encode
+from contracts.events import Lost, NotAnalysed, Scored, encode
 from contracts.names import Topics, partition_of
 from contracts.ports import Entry, Log
 from contracts.reasons import Reason
@@ -26,6 +26,10 @@ class Publisher:
         study = event.study_instance_uid
         partition = partition_of(study, self._log.partitions)
         return self._log.append(Entry(self._topics.events, partition, event.key, encode(event)))
+
+    def lost(self, lost: Lost) -> "Future[Place]":
+        """To ``study.events``, in the partition that lost them."""
+        return self._log.append(Entry(self._topics.events, lost.partition, lost.key, encode(lost)))
 
     def dead(self, record: Fetched, reason: Reason, detail: str) -> "Future[Place]":
         """To ``scans.dead``: the record as it was, with reason and place. Raises PeerError where it cannot be asked."""

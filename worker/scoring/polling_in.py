@@ -4,56 +4,33 @@ One turn
   1. partitions of a lane without room are paused, the others resumed
   2. poll; what comes is in custody; a gap is looked into
   3. commit what is settled, contiguously, without waiting for the answer
-  4. now and then: tell lag and window, look after partitions that give nothing
+  4. now and then: how far behind (``backlog_in``)
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 from contracts.errors import PeerAway
-from contracts.hooks import Happening, Hooks
+from contracts.hooks import Hooks
 from contracts.names import Lane
 from contracts.scans import Place
+from worker.scoring.backlog_in import PEER, Backlog, Broker
 from worker.scoring.custody import Custody, Fetched, Partition
+from worker.scoring.losses import Losses
 
-PEER = "kafka"
 _BUSY_POLL_MS = 20  # while scans are in work: room that they leave is used that soon
 _IDLE_POLL_MS = 200  # poll returns at once when a record comes
 _STAT_POLL_MS = 1  # only what is buffered already
 _BATCH = 16  # records of one poll: the window is overshot by the bytes of that many at most
 _COMMIT_S = 0.25  # between commits: what a crash makes us score again
 _COMMIT_LOST_S = 10.0  # an answer to a commit is not waited for longer
-_MEASURE_S = 1.0
-_ENDS_S = 5.0  # between questions to the broker for the ends of the partitions
-_ASK_MS = 2_000
 _FINAL_COMMIT_MS = 3_000
 _DRAIN_TURN_S = 0.05
-
-
-class Watchdog(Protocol):
-    """Notices partitions that have records, may be read, and give none."""
-
-    def delivered(self, partitions: Iterable[Any]) -> None:
-        """These gave records just now."""
-
-    def stuck(self, backlog: Mapping[Any, int]) -> frozenset[Any]:
-        """Those that wait too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """How a consumer is made and asked: ``launch`` hands it in, with the guards against the client's faults."""
-
-    consumer: Callable[[], Any]
-    log_start: Callable[[Any, TopicPartition], int]
-    backlog_of: Callable[[Any], Mapping[TopicPartition, int]]
-    watchdog: Callable[[], Watchdog]
 
 
 class Polling:
@@ -66,23 +43,21 @@ class Polling:
         self._consumer = consumer
         self._lanes = lanes
         self._custody = custody
-        self._hooks = hooks
-        self._watchdog = broker.watchdog()
-        self._commit_sent_s = self._measured_s = self._ends_s = time.monotonic()
+        self._losses = Losses(custody, broker.tell_lost, hooks)
+        self._backlog = Backlog(broker, consumer, lanes, custody, self._losses, hooks)
+        self._commit_sent_s = time.monotonic()
         self._commit_pending = False
         self._fenced = False
         self._routine_flows = False
-        self._ends: dict[TopicPartition, int] = {}
-        self._starts: dict[TopicPartition, int] = {}  # of partitions from which nothing was fetched yet
-        self._behind_since: dict[TopicPartition, float] = {}
 
     def turn(self, *, hold_off: bool) -> None:
         """One turn. ``hold_off``: the inference server does not answer, so nothing is fetched."""
         room = {lane: 0 if hold_off else self._custody.room(lane) for lane in Lane}
         self._pause(room)
         self._take(self._poll(room))
+        self._losses.turn(time.monotonic())
         self._commit()
-        self._measure()
+        self._backlog.measure()
         if self._fenced:
             raise PeerAway(PEER, "another member took this one's place")
 
@@ -91,12 +66,16 @@ class Polling:
         self._custody.close()
         until_s = time.monotonic() + drain_s
         self._consumer.pause(*self._consumer.assignment())
-        while not self._custody.idle(_DRAIN_TURN_S) and time.monotonic() < until_s:
+        while not self._drained() and time.monotonic() < until_s:
             self._consumer.poll(timeout_ms=_BUSY_POLL_MS, max_records=1)  # stays in the group; custody is closed
         settled = self._custody.committable()
         if settled:
             self._consumer.commit(offsets_to_commit(settled), timeout_ms=_FINAL_COMMIT_MS)
             self._custody.committed(settled)
+
+    def _drained(self) -> bool:
+        told = self._losses.turn(time.monotonic())
+        return self._custody.idle(_DRAIN_TURN_S) and told
 
     def _pause(self, room: Mapping[Lane, int]) -> None:
         assigned, paused = self._consumer.assignment(), self._consumer.paused()
@@ -113,7 +92,7 @@ class Polling:
         wait_ms = _BUSY_POLL_MS if busy else _IDLE_POLL_MS
         records = self._poll_stat_alone(room) or self._consumer.poll(timeout_ms=wait_ms, max_records=most)
         self._routine_flows = any(self._lanes[tp.topic] is Lane.ROUTINE for tp in records)
-        self._watchdog.delivered(records)
+        self._backlog.delivered(records)
         return dict(records)
 
     def _poll_stat_alone(self, room: Mapping[Lane, int]) -> Any:
@@ -132,20 +111,15 @@ class Polling:
 
     def _take(self, batches: Mapping[TopicPartition, list[Any]]) -> None:
         for tp, batch in batches.items():
-            self._look_into_gap(tp, batch[0].offset)
+            self._look_into_gap(tp, batch[0])
             for record in batch:
                 self._custody.add(fetched(record, self._lanes[tp.topic]))
 
-    def _look_into_gap(self, tp: TopicPartition, offset: int) -> None:
+    def _look_into_gap(self, tp: TopicPartition, record: Any) -> None:
         """A log that starts beyond what we had to read has lost records; compaction and markers leave gaps too."""
-        expected = self._custody.expected(tuple(tp))
-        if expected is None:
-            expected = self._consumer.committed(tp)
-        if expected is None or offset <= expected:
-            return
-        lost = min(self._broker.log_start(self._consumer, tp), offset) - expected
-        if lost > 0:
-            self._hooks.happened(Happening.RECORDS_LOST, float(lost), topic=tp.topic)
+        if record.offset > self._backlog.begins(tp):
+            start = min(self._broker.log_start(self._consumer, tp), record.offset)
+            self._backlog.lost(tp, start, record.timestamp / 1000)
 
     def _commit(self) -> None:
         waited_s = time.monotonic() - self._commit_sent_s
@@ -163,59 +137,6 @@ class Polling:
             self._fenced = True  # kafka-python goes on returning records: stop on it
         elif not isinstance(response, Exception):
             self._custody.committed({tuple(tp): commit.offset for tp, commit in offsets.items()})
-
-    # How far behind
-
-    def _measure(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._measured_s < _MEASURE_S:
-            return
-        self._measured_s = now_s
-        self._ask_ends(now_s)
-        backlog = self._backlog()
-        if self._watchdog.stuck(backlog):
-            self._hooks.happened(Happening.FAULT, where="scoring_consumer")
-            raise PeerAway(PEER, "a partition has records and gives none")
-        for tp in self._consumer.assignment():
-            self._tell_lag(tp, backlog.get(tp, 0), now_s)
-        images, size_bytes = self._custody.in_flight
-        self._hooks.happened(Happening.IN_FLIGHT_IMAGES, float(images))
-        self._hooks.happened(Happening.IN_FLIGHT_BYTES, float(size_bytes))
-
-    def _backlog(self) -> dict[TopicPartition, int]:
-        """Records known to wait where they may be read: by the last fetch, and by what the broker said when asked."""
-        backlog = dict(self._broker.backlog_of(self._consumer))
-        for tp in self._consumer.assignment() - self._consumer.paused():
-            expected = self._custody.expected(tuple(tp))
-            start = self._starts.get(tp) if expected is None else expected
-            if start is not None:
-                backlog[tp] = max(backlog.get(tp, 0), self._ends.get(tp, 0) - start)
-        return backlog
-
-    def _ask_ends(self, now_s: float) -> None:
-        """Fetches tell nothing of partitions that are paused, or that the client forgets to fetch."""
-        assigned = self._consumer.assignment()
-        if not assigned or now_s - self._ends_s < _ENDS_S:
-            return
-        self._ends_s = now_s
-        with suppress(KafkaError):  # a measurement: the next one will do
-            self._ends = self._consumer.end_offsets(list(assigned), timeout_ms=_ASK_MS)
-            unread = [tp for tp in assigned if self._custody.expected(tuple(tp)) is None]
-            first = self._consumer.beginning_offsets(unread, timeout_ms=_ASK_MS) if unread else {}
-            commits = {tp: self._consumer.committed(tp, timeout_ms=_ASK_MS) for tp in unread}
-            self._starts = {tp: max(commits[tp] or 0, first[tp]) for tp in unread}
-
-    def _tell_lag(self, tp: TopicPartition, backlog: int, now_s: float) -> None:
-        """Behind is what is not settled, fetched or not; its age by the broker's time of append, where known."""
-        next_offset = self._custody.position(tuple(tp))
-        end = max(self._consumer.highwater(tp) or 0, self._ends.get(tp, 0))
-        lag = backlog if next_offset is None else max(0, end - next_offset)
-        oldest_s = self._custody.oldest_s(tuple(tp))
-        since_s = self._behind_since.setdefault(tp, now_s) if lag else self._behind_since.pop(tp, now_s)
-        age_s = now_s - since_s if oldest_s is None or not lag else max(0.0, time.time() - oldest_s)
-        labels = {"topic": tp.topic, "partition": str(tp.partition)}
-        self._hooks.happened(Happening.LAG_RECORDS, float(lag), **labels)
-        self._hooks.happened(Happening.LAG_SECONDS, age_s if lag else 0.0, **labels)
 
 
 def fetched(record: Any, lane: Lane) -> Fetched:

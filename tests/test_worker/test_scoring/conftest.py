@@ -16,7 +16,7 @@ import pytest
 from kafka import TopicPartition
 from pydicom.data import get_testdata_file
 
-from contracts.events import NotAnalysed, Scored, StudyEvent, decode
+from contracts.events import AnyEvent, Lost, NotAnalysed, Scored, decode_any
 from contracts.hooks import Happening, Silent
 from contracts.names import Lane, partition_of
 from contracts.ports import Entry, Log
@@ -110,17 +110,19 @@ class Bench:
         assert enough(found), f"only {len(found)} records in {topic}"
         return found
 
-    def events(self, count: int, timeout_s: float = WAIT_S) -> list[StudyEvent]:
-        """The first ``count`` study events, or more where more have come."""
+    def events(self, count: int, timeout_s: float = WAIT_S) -> list[AnyEvent]:
+        """The first ``count`` events, or more where more have come."""
         records = self.records(self.topics.events, lambda found: len(found) >= count, timeout_s)
-        return [decode(record.value) for record in records]
+        return [decode_any(record.value) for record in records]
 
     def settled(self, images: int, timeout_s: float = WAIT_S) -> dict[str, list[Scored | NotAnalysed]]:
         """Events by SOP Instance UID, read until that many images have one."""
 
         def by_image(records: list[Any]) -> dict[str, list[Scored | NotAnalysed]]:
             found: dict[str, list[Scored | NotAnalysed]] = {}
-            for event in (decode(record.value) for record in records):
+            for event in (decode_any(record.value) for record in records):
+                if isinstance(event, Lost):
+                    continue
                 assert isinstance(event, Scored | NotAnalysed)
                 found.setdefault(event.sop_instance_uid, []).append(event)
             return found

@@ -13,7 +13,6 @@ from typing import Any
 
 import pydicom
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
 
 from contracts.events import NotAnalysed, Scored
 from contracts.names import Lane, partition_of
@@ -303,28 +302,6 @@ def test_a_second_worker_leaves_untouched_partitions_alone(
             kept, during = first.partitions, moves[before:]
     assert kept
     assert not any(some & kept for _, one, some in during if one is first)
-
-
-@pytest.mark.kafka
-def test_records_that_left_the_log_unread_raise_an_alarm(
-    kafka_broker: str, faulty_triton: Any, bench_of: Any, running: Any, told: Any, small_head: bytes
-) -> None:
-    """A log start beyond the commit is told, with how many, and the rest is scored."""
-    bench = bench_of(kafka_broker, faulty_triton.grpc)
-    tp = TopicPartition(bench.topics.routine, partition_of("1.2", PARTITIONS))
-    with running(bench.settings, told):
-        bench.send(bench.headers(small_head, "1.2", "1.2.0"), small_head)
-        until(lambda: all_committed(bench, {tuple(tp): 1}), "the first committed")
-    for number in range(1, 6):
-        bench.send(bench.headers(small_head, "1.2", f"1.2.{number}"), small_head)
-    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
-    admin.delete_records({tp: 4})
-    admin.close()
-    later = type(told)()
-    with running(bench.settings, later):
-        events = bench.settled(3)
-    assert set(events) == {"1.2.0", "1.2.4", "1.2.5"}
-    assert later.last[f"records_lost:{bench.topics.routine}"] == 3.0
 
 
 def test_draining_settles_what_is_in_work_and_leaves_the_rest(

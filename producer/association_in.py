@@ -18,6 +18,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from contracts.deadline import Deadline
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings
+from producer.late_words_in import PatientStateMachine
 from producer.memory import Budget
 from producer.messages_in import GuardedMessages
 from producer.places import Places
@@ -138,6 +139,7 @@ def guarded_server(guards: Guards) -> type[ThreadedAssociationServer]:
         def _create_association(self) -> Any:
             self._association = assoc = super()._create_association()
             assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, guards.budget, guards.refused)
+            assoc.dul.state_machine.__class__ = PatientStateMachine
             assoc.dul.daemon = True  # a peer that trickles does not keep a process from its end
             _guard_socket(assoc, self.request, guards, self._by)
             return assoc

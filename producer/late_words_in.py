@@ -1,0 +1,29 @@
+"""A state machine that outlives words of ours that come too late.
+
+The peer broke the association, or left, while our answer was on its way to the network thread: PS3.8 table 9-10 knows
+no transition for that pair, and pynetdicom's network thread dies of it. Here the word is dropped, as nobody hears it.
+"""
+
+from contextlib import suppress
+from queue import Empty
+
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
+
+# Requests and responses of our own side (PS3.8 9.2.2); all other events come from the network or a timer.
+OURS = frozenset({"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
+IDLE = "Sta1"
+
+
+class PatientStateMachine(StateMachine):
+    """Takes the place of an association's own machine: same state, same tables."""
+
+    def do_action(self, event: str) -> None:
+        """As the library's; a word too late is dropped, another impossible event ends the network thread."""
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+            return
+        if event in OURS:
+            with suppress(Empty):
+                self.dul.to_provider_queue.get(block=False)
+        if event not in OURS or self.current_state == IDLE:
+            self.dul.kill_dul()

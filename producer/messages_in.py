@@ -87,7 +87,9 @@ class GuardedMessages(DIMSEServiceProvider):
     def get_msg(self, block: bool = False) -> Any:  # noqa: FBT001, FBT002 - pynetdicom's own
         """The next message. What is no store is answered at once: its bytes count no longer."""
         context_id, message = super().get_msg(block)
-        if message is not None and not isinstance(message, C_STORE):
+        if isinstance(message, C_STORE) and not message.is_valid_request:
+            self._end(Reason.PROTOCOL)  # the library would leave it unanswered, and the sender waiting
+        elif message is not None and not isinstance(message, C_STORE):
             sets = (getattr(message, keyword, None) for keyword in _DATASET_KEYWORDS.values())
             self.give(sum(len(found.getvalue()) for found in sets if isinstance(found, BytesIO)))
         return context_id, message

@@ -4,8 +4,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from contracts.deadline import Deadline
 from contracts.ports import Log
+from producer.stamp_call import monotonic_s
 
+TURN_S = 0.05  # how often we look whether the watch still watches
+LOG_END_S = 1.0  # what the log gets at least: every future that somebody waits for has ended by then
 START_GRACE_S = 5.0  # for the broker to be found, so that a sender who waits for us is not turned away at once
 
 
@@ -58,8 +62,12 @@ class ProducerService:
         self._waited = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """1. Doors open. 2. Watch until stopped. 3. Doors close together. 4. The log sends what it still holds."""
+        """1. Doors open. 2. Watch until stopped. 3. Not ready. 4. Doors close together. 5. The log sends the rest.
+
+        The watch may be in the middle of a long question to the broker: it is not waited for.
+        """
         opened: list[Door] = []
+        watching = _Watching(self._watch, stop)
         grace = threading.Timer(START_GRACE_S, self._waited.set)
         grace.start()
         try:
@@ -67,12 +75,13 @@ class ProducerService:
                 door.start()
                 opened.append(door)
             self._open.set()
-            self._watch.run(stop)
+            watching.until(stop)
         finally:
             grace.cancel()
             self._open.clear()
+            deadline = Deadline.after(self._drain_s, monotonic_s)
             _close(opened, self._drain_s)
-            self._log.close(self._drain_s)
+            self._log.close(max(LOG_END_S, deadline.remaining_s()))
 
     def ready(self) -> bool:
         """Able to answer its callers, whatever the broker does (design decision 13)."""
@@ -85,6 +94,30 @@ class ProducerService:
     def addresses(self) -> Mapping[str, str]:
         """dicom, stow, folder."""
         return {name: address for door in self._doors for name, address in door.addresses().items()}
+
+
+class _Watching(threading.Thread):
+    """The watch in a thread of its own, and what ended it."""
+
+    def __init__(self, watch: Watch, stop: threading.Event) -> None:
+        super().__init__(name="triage-watch", daemon=True)
+        self._watch, self._stop_asked = watch, stop
+        self._problem: BaseException | None = None
+
+    def run(self) -> None:
+        """Until stopped, or something is wrong."""
+        try:
+            self._watch.run(self._stop_asked)
+        except BaseException as problem:  # noqa: BLE001 - raised again where the service runs
+            self._problem = problem
+
+    def until(self, stop: threading.Event) -> None:
+        """Raises what the watch raised."""
+        self.start()
+        while self.is_alive() and not stop.wait(TURN_S):
+            pass
+        if self._problem is not None:
+            raise self._problem
 
 
 def _close(doors: Sequence[Door], drain_s: float) -> None:

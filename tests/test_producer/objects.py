@@ -1,11 +1,15 @@
-"""DICOM objects for the tests, made here: small, whole, with patient data that must never leak."""
+"""DICOM objects for the tests, made here: small, whole, with patient data that must never leak; and hostile ones."""
 
+import zlib
+from functools import cache
 from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+
+from producer.header import file_meta
 
 SECRETS = ("Testmann^Erika", "PID-4711", "19610203", "ACC-99", "Kopf nach Sturz")
 
@@ -42,3 +46,27 @@ def part10(image: Dataset, transfer_syntax: str = ExplicitVRLittleEndian, **meta
     stream = BytesIO()
     dcmwrite(stream, image, enforce_file_format=True)
     return stream.getvalue()
+
+
+@cache
+def bomb(inflated_bytes: int = 1024**3) -> bytes:
+    """A deflated object of about a thousandth of what it inflates to: zeros behind an honest beginning."""
+    payload = part10(ct(), DeflatedExplicitVRLittleEndian)
+    start = file_meta(payload).data_set_at
+    honest = zlib.decompress(payload[start:], -zlib.MAX_WBITS)
+    machine, zeros = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), bytes(1024**2)
+    pieces = [machine.compress(honest), *(machine.compress(zeros) for _ in range(inflated_bytes // len(zeros)))]
+    return payload[:start] + b"".join(pieces) + machine.flush()
+
+
+# A DOS header that says where the PE header is, and the head of an ELF file for x86-64: as far as 128 bytes go.
+PE_AT = 0x200
+PE_HEAD = b"MZ\x90\0\3\0\0\0\4\0\0\0\xff\xff\0\0\xb8".ljust(60, b"\0") + PE_AT.to_bytes(4, "little") + b"\x90" * 64
+ELF_HEAD = (b"\x7fELF\2\1\1".ljust(16, b"\0") + b"\2\0\x3e\0\1\0\0\0").ljust(128, b"\0")
+TIFF_HEAD = b"II*\0\x08\0\0\0".ljust(128, b"\0")
+SCRIPT_HEAD = b"#!/bin/sh\nexit 42\n".ljust(128, b"\n")
+
+
+def beginning_with(preamble: bytes, payload: bytes) -> bytes:
+    """The same object behind another preamble."""
+    return preamble + payload[len(preamble) :]

@@ -62,6 +62,10 @@ class Running:
         """Where the STOW door listens."""
         return self.service.addresses()["stow"]
 
+    def door(self, name: str) -> Any:
+        """A door itself, for what no caller needs to know."""
+        return next(door for door in self.service._doors if door.name == name)  # type: ignore[attr-defined]  # as said
+
     def end(self) -> None:
         """As SIGTERM does."""
         self.stop.set()

@@ -217,7 +217,7 @@ def test_bytes_of_a_sender_that_hangs_up_are_given_back(start: Start, tansu: str
 
 def held_bytes(producer: Running) -> int:
     """What the shared budget has out."""
-    return int(producer.service._doors[0]._budget.held_bytes)  # type: ignore[attr-defined]  # no caller needs to know
+    return int(producer.door("dicom")._budget.held_bytes)
 
 
 def test_a_pdu_that_claims_four_gigabytes_is_hung_up_on(start: Start, tansu: str) -> None:
@@ -313,5 +313,5 @@ def test_a_peer_that_hangs_up_before_it_asks_leaves_its_place(start: Start, tans
         for _ in range(2):
             with socket.create_connection(producer.dicom) as peer:
                 peer.sendall(said)
-        door = producer.service._doors[0]  # type: ignore[attr-defined]  # no caller needs to know who waits
+        door = producer.door("dicom")
         wait_until(lambda: not door._places.waiting() and not door._associations(), 20)

@@ -126,7 +126,7 @@ def test_an_instance_over_the_limit_fails_alone(start: Start, tansu: str) -> Non
         answer = post(producer, [large, small])
         assert answer.status_code == 202
         assert values(answer.json(), OTHER, REASON) == [0xA700]
-        assert producer.service._doors[1]._budget.held_bytes == 0  # type: ignore[attr-defined]  # no caller asks
+        assert producer.door("stow")._budget.held_bytes == 0
 
 
 def test_without_a_broker_it_is_503_and_later_200(start: Start, tmp_path_factory: pytest.TempPathFactory) -> None:

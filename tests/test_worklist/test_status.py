@@ -37,6 +37,14 @@ def test_a_silent_owner_is_degraded_and_named() -> None:
     assert "partition 3" in judged.detail
 
 
+def test_a_store_that_its_owners_have_not_seen_since_it_started_is_not_ok() -> None:
+    """It may hold an older view that says *ready* of itself."""
+    views = [PartitionView(0, READY, 1.0), PartitionView(1, READY, 1.0, seen=False)]
+    judged = standing(views, 2, STALE_S)
+    assert judged.status is QueueStatus.REBUILDING
+    assert "partition 1" in judged.detail
+
+
 @given(VIEWS, st.integers(1, 6))
 def test_never_ok_with_a_doubt(views: list[PartitionView], count: int) -> None:
     """Ok exactly when every partition of the count is there, ready and heard; else there is a sentence why."""

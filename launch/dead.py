@@ -37,9 +37,11 @@ def list_letters(*, as_json: AsJson = False, config: ConfigFile = None) -> None:
     with _letters(config) as letters:
         found = letters.open()
     if as_json:
-        print(json.dumps({"letters": [letter.told() for letter in found]}))
-    else:
-        Console().print(_table(found) if found else "No open dead letters.")
+        print(json.dumps({"letters": [letter.told() for letter in found.letters], "more": found.more}))
+        return
+    Console().print(_table(found.letters) if found.letters else "No open dead letters.")
+    if found.more:
+        print(f"{found.more} more are listed once some of these have been replayed or discarded.")
 
 
 @app.command()
@@ -102,7 +104,7 @@ def _chosen(letters: Letters, places: list[str] | None, *, every: bool, because:
         raise TriageError("Name the places of dead letters, or say --all.")
     if places:
         return letters.named(places)
-    return [letter for letter in letters.open() if not because or letter.reason == because]
+    return [letter for letter in letters.open().letters if not because or letter.reason == because]
 
 
 def _each(letters: list[Letter], do: Callable[[Letter], dict[str, Any]], done: str, *, as_json: bool) -> None:

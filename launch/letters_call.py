@@ -4,6 +4,8 @@ A letter is named by the place of the scan it is about (``topic:partition:offset
 times, in this order, each acknowledged before the next: the deed itself (the scan into its lane, or the event), the
 audit trail, and a mark on ``scans.dead`` that takes the letter off the list. A crash in between leaves the letter on
 the list: replaying it again gives the same events, under the same keys.
+
+A letter holds a whole scan. The list keeps what tells of it and where it lies; the scan is read when it is needed.
 """
 
 import json
@@ -30,13 +32,14 @@ AUDIT_SCHEMA = 1
 _READ_S = 60.0  # longest silence of the broker while the letters are read
 _POLL_MS = 200
 _CLOSE_S = 5.0
-
-Headers = tuple[tuple[str, bytes], ...]
+LETTERS_MAX = 10_000  # on one list, some 10 MB; whoever has more handles these first
+# Letters are as large as scans: no more of them at once than one fetch gives.
+_SMALL_FETCHES: dict[str, Any] = {"max_partition_fetch_bytes": 1024**2, "fetch_max_bytes": 16 * 1024**2}
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One open letter. ``received_at``: epoch seconds; ``detail`` never carries patient data."""
+    """One open letter. ``received_at``: epoch seconds; ``detail`` never carries patient data; ``lies``: where it is."""
 
     place: str
     reason: str
@@ -45,8 +48,7 @@ class Letter:
     sop_instance_uid: str
     received_at: float | None
     at: float
-    headers: Headers
-    value: bytes
+    lies: Place
 
     def told(self) -> dict[str, Any]:
         """What a list shows: no payload, no patient data."""
@@ -59,6 +61,14 @@ class Letter:
             "received_at": self.received_at,
             "failed_at": self.at,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Open letters, oldest first, at most LETTERS_MAX; ``more``: how many are left out."""
+
+    letters: list[Letter]
+    more: int
 
 
 class Letters:
@@ -74,40 +84,32 @@ class Letters:
         """Ends the connection."""
         self._log.close(_CLOSE_S)
 
-    def open(self) -> list[Letter]:
-        """Letters that nobody has handled, oldest first; one for each scan, its latest."""
-        letters: dict[str, Letter] = {}
-        for record in self._records():
-            headers = {name: value or b"" for name, value in record.headers}
-            place = headers.get("place", b"").decode()
-            if HANDLED in headers:
-                letters.pop(place, None)
-            else:
-                letters[place] = _letter(record, headers)
-        return sorted(letters.values(), key=lambda letter: letter.at)
+    def open(self) -> Listed:
+        """Letters that nobody has handled; one for each scan, its latest."""
+        return listed(self._records())
 
     def named(self, places: Iterable[str]) -> list[Letter]:
         """The open letters of those places. Raises TriageError for one that is not on the list."""
-        found = {letter.place: letter for letter in self.open()}
         wanted = list(dict.fromkeys(places))
+        found = {letter.place: letter for letter in listed(self._records(), only=frozenset(wanted)).letters}
         if unknown := [place for place in wanted if place not in found]:
             raise TriageError(f"There is no open dead letter {', '.join(unknown)}: see `triage dead list`.")
         return [found[place] for place in wanted]
 
     def replay(self, letter: Letter) -> Place:
         """The scan goes into its lane again, as it was. Returns its new place."""
-        source = _place(letter.place)
-        value, key = letter.value, letter.study_instance_uid.encode()
-        if not value and not dict(letter.headers).get("claim"):
+        source, record = _place(letter.place), read_record(self._settings, letter.lies)
+        value, key, headers = record.value or b"", letter.study_instance_uid.encode(), _scan_headers(record)
+        if not value and not dict(headers).get("claim"):
             value = read_record(self._settings, source).value or b""  # the letter was too large to keep it
-        new = self._append(Entry(source.topic, source.partition, key, value, letter.headers))
+        new = self._append(Entry(source.topic, source.partition, key, value, headers))
         self._written_down(letter, "dead_letter_replayed", {"new_place": f"{new.topic}:{new.partition}:{new.offset}"})
         return new
 
     def discard(self, letter: Letter, why: str) -> None:
         """The image stays *not analysed*, now by a person's decision, who says why."""
         if letter.study_instance_uid:
-            event = _discarded(letter)
+            event = _discarded(letter, read_record(self._settings, letter.lies))
             self._append(Entry(self._topics.events, self._partition(letter), event.key, encode(event)))
         self._written_down(letter, "dead_letter_discarded", {"why": why})
 
@@ -132,7 +134,7 @@ class Letters:
     def _records(self) -> Iterator[Any]:
         """Everything on ``scans.dead`` up to now; within a partition in order."""
         tps = [TopicPartition(self._topics.dead, number) for number in range(self._log.partitions)]
-        consumer = make_consumer(self._settings, group=None, client_id="triage-dead")
+        consumer = make_consumer(self._settings, group=None, client_id="triage-dead", **_SMALL_FETCHES)
         try:
             with mapped():
                 consumer.assign(tps)
@@ -141,6 +143,25 @@ class Letters:
                 yield from _until(consumer, ends)
         finally:
             consumer.close(autocommit=False)
+
+
+def listed(records: Iterable[Any], only: frozenset[str] | None = None, most: int = LETTERS_MAX) -> Listed:
+    """The open ones of everything on the topic, read once. ``only``: places that are asked for."""
+    letters: dict[str, Letter] = {}
+    left_out: set[int] = set()  # by hash: a few bytes for each
+    for record in records:
+        headers = {name: value or b"" for name, value in record.headers}
+        place = headers.get("place", b"").decode("utf-8", "replace")
+        if only is not None and place not in only:
+            continue
+        if HANDLED in headers:
+            letters.pop(place, None)
+            left_out.discard(hash(place))
+        elif place in letters or len(letters) < most:
+            letters[place] = _letter(record, headers)
+        else:
+            left_out.add(hash(place))
+    return Listed(sorted(letters.values(), key=lambda letter: letter.at), len(left_out))
 
 
 def _until(consumer: Any, ends: dict[TopicPartition, int]) -> Iterator[Any]:
@@ -165,13 +186,17 @@ def _letter(record: Any, headers: dict[str, bytes]) -> Letter:
         sop_instance_uid=told.get("sop_instance_uid", ""),
         received_at=_number(told.get("received_at", "")),
         at=record.timestamp / 1000,
-        headers=tuple((name, value or b"") for name, value in record.headers if name not in LETTER_HEADERS),
-        value=record.value or b"",
+        lies=Place(record.topic, record.partition, record.offset),
     )
 
 
-def _discarded(letter: Letter) -> NotAnalysed:
-    told = {name: value.decode("utf-8", "replace") for name, value in letter.headers}
+def _scan_headers(record: Any) -> tuple[tuple[str, bytes], ...]:
+    """The headers that the scan itself had."""
+    return tuple((name, value or b"") for name, value in record.headers if name not in LETTER_HEADERS)
+
+
+def _discarded(letter: Letter, record: Any) -> NotAnalysed:
+    told = {name: value.decode("utf-8", "replace") for name, value in _scan_headers(record)}
     frames = told.get("frames", "1")
     return NotAnalysed(
         study_instance_uid=letter.study_instance_uid,

@@ -23,6 +23,7 @@ class TritonPythonModel:
     def initialize(self, _args: dict[str, str]) -> None:
         """Without a mood file it does not serve: a rig that cannot change the mood is none."""
         self.file = Path(os.environ[MOOD_FILE])
+        self.server = os.getppid()
         self._mood()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -30,7 +31,7 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        while (mood := self._mood()) is Mood.HANG:
+        while (mood := self._mood()) is Mood.HANG and os.getppid() == self.server:  # never an orphan that hangs on
             time.sleep(LOOK_S)
         hu = pb_utils.get_input_tensor_by_name(request, "HU").as_numpy()
         spacing = pb_utils.get_input_tensor_by_name(request, "PIXEL_SPACING").as_numpy()

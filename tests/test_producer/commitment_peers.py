@@ -67,7 +67,7 @@ class Requestor:
         handlers = [(evt.EVT_N_EVENT_REPORT, self.told), (evt.EVT_ACCEPTED, self._accepted)]
         server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
         try:
-            yield "127.0.0.1:{}".format(server.socket.getsockname()[1])
+            yield f"127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
 
@@ -76,8 +76,8 @@ class Requestor:
         return self.reports.get(timeout=within_s)
 
     def _accepted(self, event: Any) -> None:
-        chosen = [role for role in event.assoc.requestor.role_selection.values()]
-        self.roles.extend((bool(role.scu_role), bool(role.scp_role)) for role in chosen)
+        proposed = event.assoc.requestor.role_selection.values()
+        self.roles.extend((bool(role.scu_role), bool(role.scp_role)) for role in proposed)
 
 
 def _report(event: Any, *, same: bool) -> Report:

@@ -49,14 +49,19 @@ def part10(image: Dataset, transfer_syntax: str = ExplicitVRLittleEndian, **meta
 
 
 @cache
-def bomb(inflated_bytes: int = 1024**3) -> bytes:
-    """A deflated object of about a thousandth of what it inflates to: zeros behind an honest beginning."""
+def bomb(inflated_bytes: int = 2 * 1024**3) -> bytes:
+    """A deflated object of a thousandth of what it inflates to: zeros behind an honest beginning.
+
+    After a full flush the same zeros are the same bytes, so the block is made once and repeated.
+    """
     payload = part10(ct(), DeflatedExplicitVRLittleEndian)
     start = file_meta(payload).data_set_at
-    honest = zlib.decompress(payload[start:], -zlib.MAX_WBITS)
     machine, zeros = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), bytes(1024**2)
-    pieces = [machine.compress(honest), *(machine.compress(zeros) for _ in range(inflated_bytes // len(zeros)))]
-    return payload[:start] + b"".join(pieces) + machine.flush()
+    honest, block = (
+        machine.compress(piece) + machine.flush(zlib.Z_FULL_FLUSH)
+        for piece in (zlib.decompress(payload[start:], -zlib.MAX_WBITS), zeros)
+    )
+    return payload[:start] + honest + block * (inflated_bytes // len(zeros)) + machine.flush()
 
 
 # A DOS header that says where the PE header is, and the head of an ELF file for x86-64: as far as 128 bytes go.

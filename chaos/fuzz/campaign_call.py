@@ -17,7 +17,7 @@ from chaos.fuzz.slot_call import Slot, State
 STUCK_S = 30.0  # one input, after the child's own alarm should have ended it: native code that does not return
 LOOK_S = 0.2
 DEATHS = 20  # of one target: then it is given up
-COVERAGE_SPARE_S = 60.0  # a steered child may take that long beyond its time to come to an end
+COVERAGE_SPARE_S = 240.0  # instrumenting takes long on a busy machine: a steered child may be that late
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Order:
     seed: int
     first: int = 0
     coverage_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    stuck: bool
+    status: int | None
+    seconds: float
+    tail: str  # of what it printed
 
 
 @dataclass(slots=True)
@@ -51,9 +59,7 @@ class Campaign:
                 tried += self._child(order, order.inputs - tried.inputs, Path(place), first=order.first + tried.inputs)
         return tried
 
-    def _child(
-        self, order: Order, inputs: int, place: Path, *, first: int = 0, coverage: bool = False
-    ) -> Tried:
+    def _child(self, order: Order, inputs: int, place: Path, *, first: int = 0, coverage: bool = False) -> Tried:
         """One child, to its end or to the input that broke it."""
         out = place / "out.json"
         out.unlink(missing_ok=True)
@@ -66,11 +72,16 @@ class Campaign:
         with _slot(place / "slot") as slot, (place / "log").open("ab") as log:
             slot.end(0, first)
             child = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parents[2])
-            stuck = self._watched(child, slot, order, began_s + (order.coverage_s + COVERAGE_SPARE_S if coverage else 1e9))
+            stuck = self._watched(
+                child, slot, order, began_s + (order.coverage_s + COVERAGE_SPARE_S if coverage else 1e9)
+            )
             state = slot.read()
         if out.exists():
             return tried_of(json.loads(out.read_text()))
-        return _broken(order.target, state, found, stuck, child.returncode, time.monotonic() - began_s, place / "log")
+        if coverage and not state.begun_s:  # it was too slow to begin or to end: the rest is done by the seed
+            return Tried(order.target, state.done, notes=("steering was given up",))
+        ending = _Ending(stuck, child.returncode, time.monotonic() - began_s, (place / "log").read_text()[-2000:])
+        return _broken(order.target, state, found, ending)
 
     def _watched(self, child: "subprocess.Popen[bytes]", slot: Slot, order: Order, until_s: float) -> bool:
         """Waits for its end; kills it, and says so, where one input takes for ever."""
@@ -90,19 +101,16 @@ class Campaign:
             print(f"{order.target}: {state.done} of {order.inputs}", file=sys.stderr, flush=True)
 
 
-def _broken(  # noqa: PLR0913 - all that is known of a child that told nothing itself
-    target: str, state: State, found: Found, stuck: bool, status: int | None, seconds: float, log: Path  # noqa: FBT001
-) -> Tried:
+def _broken(target: str, state: State, found: Found, ending: "_Ending") -> Tried:
     """A child that ended without a word: its slot says at which input."""
-    tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
     if not state.begun_s:
-        raise RuntimeError(f"{target}: the child could not begin, or not end (status {status}):\n{tail}")
-    if stuck:
+        raise RuntimeError(f"{target}: the child could not begin, or not end (status {ending.status}):\n{ending.tail}")
+    if ending.stuck:
         found.hang(target, state.data, "it does not return")
     else:
-        found.died(target, state.data, f"ended with status {status}")
+        found.died(target, state.data, f"ended with status {ending.status}")
     inputs = state.done + 1
-    return Tried(target, inputs, found.crashes, found.hangs, 0.0, round(seconds, 1), 0.0, tuple(found.files))
+    return Tried(target, inputs, found.crashes, found.hangs, 0.0, round(ending.seconds, 1), 0.0, tuple(found.files))
 
 
 @contextmanager

@@ -230,6 +230,21 @@ def run_doors(orders: Mapping[str, tuple[int, int]], seed: int, folder: Path, *,
     return result
 
 
+def replay_at_door(name: str) -> Callable[[bytes], None]:
+    """Gives a kept batch, or one input, to a door of a stack started for it. Raises AssertionError where it hurts."""
+
+    def give(data: bytes) -> None:
+        with TemporaryDirectory(prefix="triage-fuzz-") as place, running_site(Path(place) / "stack") as site:
+            doors = Doors(site, Path(place) / "found")
+            before = {**site.faults(), **site.tracebacks()}, site.pids()
+            late = [one for one in unpack(data) or [data] if not DOORS[name].give(doors)(one)]
+            after = {**site.faults(), **site.tracebacks()}, site.pids()
+            if late or before != after:
+                raise AssertionError(f"{len(late)} did not end; {before} became {after}")
+
+    return give
+
+
 def _keep_logs(site: Site, folder: Path) -> None:
     """What the services said of it, beside the inputs that broke them."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Stand-ins for what a pure target would ask of the world: a model that answers, a log that takes everything, a view."""
+"""Stand-ins for what a pure target would ask of the world: a model that answers, a log that takes all, a view."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -110,7 +110,9 @@ class SmallView:
 
     async def page(self, after: Cursor | None, limit: int) -> Page:
         """See ``worklist.view.Source``: the order of Redis."""
-        places = [QueuePlace(str(i.rank), i.study_instance_uid, s) for i, s in zip(self._items, self._stored, strict=True)]
+        places = [
+            QueuePlace(str(i.rank), i.study_instance_uid, s) for i, s in zip(self._items, self._stored, strict=True)
+        ]
         first = 0 if after is None else sum(place.cursor.order <= after.order for place in places)
         return Page(len(places), first, places[first : first + limit], self._partitions, PARTITIONS)
 

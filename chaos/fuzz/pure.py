@@ -165,9 +165,8 @@ def _headers_of(data: bytes) -> ScanHeaders:
     """As the producer would have written them, or nearly so where it would have refused the object."""
     with suppress(Rejected):
         return examine(Received(data, Door.STOW, "stow", 1.0, ""), Lanes(())).headers
-    uids = dict.fromkeys(("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid"), "1.2.3")
-    marks = {"digest": "d", "pixel_digest": "p", "source": "FUZZ", "traceparent": ""}
-    return ScanHeaders(**uids, **marks, transfer_syntax_uid="1.2.840.10008.1.2.1", received_at=1.0, size_bytes=len(data))
+    explicit = "1.2.840.10008.1.2.1"
+    return ScanHeaders("1.2.3", "1.2.3.1", "1.2.3.1.1", "1.2.3.4", explicit, "d", "p", "FUZZ", 1.0, "", len(data))
 
 
 def _record() -> Call:
@@ -211,7 +210,9 @@ def _inline(scan: Scan) -> bytes:
 
 def _fetched(data: bytes, topics: Topics) -> Fetched:
     key, value, *pairs = (*unpack(data), b"", b"")
-    headers = tuple((name.decode("utf-8", "replace"), told) for name, told in zip(pairs[::2], pairs[1::2], strict=False))
+    headers = tuple(
+        (name.decode("utf-8", "replace"), told) for name, told in zip(pairs[::2], pairs[1::2], strict=False)
+    )
     return Fetched(Place(topics.routine, 0, 0), Lane.ROUTINE, key, headers, value, APPENDED_S)
 
 
@@ -238,7 +239,7 @@ def _scan_headers() -> Call:
         pairs = [(n.decode("utf-8", "replace"), v) for n, v in zip(parts[::2], parts[1::2], strict=False)]
         with suppress(DecodeError):
             headers = ScanHeaders.decode(pairs)
-            if headers.received_at == headers.received_at and ScanHeaders.decode(headers.encode()) != headers:  # noqa: PLR0124 - NaN
+            if headers.received_at == headers.received_at and ScanHeaders.decode(headers.encode()) != headers:
                 raise AssertionError("headers are others after encode and decode")
 
     return call
@@ -350,8 +351,14 @@ async def _asked(app: Any, data: bytes) -> tuple[int, bytes]:
         "type": "http",
         "method": method.decode("latin-1") or "GET",
         "path": unquote(path.decode("latin-1")),
-        **{"raw_path": path, "query_string": query, "headers": headers, "root_path": "", "scheme": "http"},
-        **{"server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "http_version": "1.1"},
+        "raw_path": path,
+        "query_string": query,
+        "headers": headers,
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "http_version": "1.1",
         "asgi": {"version": "3.0"},
     }
     sent: list[dict[str, Any]] = []

@@ -114,6 +114,8 @@ def tried_of(told: Mapping[str, Any]) -> Tried:
 
 def shared(inputs: int, shares: Mapping[str, int]) -> dict[str, int]:
     """So many inputs over the targets by their shares; the sum is exact."""
+    if not shares:
+        return {}
     whole = sum(shares.values())
     given = {name: inputs * share // whole for name, share in shares.items()}
     for name in sorted(shares, key=lambda one: -shares[one])[: inputs - sum(given.values())]:

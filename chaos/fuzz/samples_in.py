@@ -48,7 +48,11 @@ def heads() -> tuple[Sample, ...]:
     plain = [head_ct(syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)]
     packed = [_compressed(syntax) for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless)]
     deflated = head_ct(DeflatedExplicitVRLittleEndian)
-    named = zip("explicit implicit big deflated rle jpeg-ls jpeg-2000 enhanced".split(), _ordered(plain, deflated, packed), strict=True)
+    named = zip(
+        ["explicit", "implicit", "big", "deflated", "rle", "jpeg-ls", "jpeg-2000", "enhanced"],
+        _ordered(plain, deflated, packed),
+        strict=True,
+    )
     return tuple(sample_of(f"head-{name}", part10) for name, part10 in named)
 
 
@@ -56,7 +60,9 @@ def _ordered(plain: list[bytes], deflated: bytes, packed: list[bytes]) -> list[b
     return [*plain, deflated, *packed, enhanced_ct()]
 
 
-def head_ct(transfer_syntax: str = ExplicitVRLittleEndian, uids: tuple[str, str, str] = ("1.2.3", "1.2.3.1", "1.2.3.1.1")) -> bytes:
+def head_ct(
+    transfer_syntax: str = ExplicitVRLittleEndian, uids: tuple[str, str, str] = ("1.2.3", "1.2.3.1", "1.2.3.1.1")
+) -> bytes:
     """A slice of a ring of bone around brain: in the scope of the served model. ``uids``: study, series, instance."""
     image = _head(uids)
     pixels = _ring() - INTERCEPT_HU

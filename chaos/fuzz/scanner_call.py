@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from time import monotonic, sleep
 from typing import Any
@@ -60,9 +61,7 @@ class KeepsSending:
         for image in stored:
             wanted.setdefault(image.name.split("/")[0], set()).add(image.sop_instance_uid)
         until_s = monotonic() + SETTLED_S
-        settled = 0
-        for study, instances in wanted.items():
-            settled += _waited(lambda study=study, instances=instances: _settled(url, study, instances), len(instances), until_s)  # type: ignore[misc]
+        settled = sum(_waited(partial(_settled, url, *one), len(one[1]), until_s) for one in wanted.items())
         return Scanned(len(self.answers), len(stored), settled)
 
     def refusals(self) -> list[str]:

@@ -73,7 +73,7 @@ def _read(connection: socket.socket, limit_s: float, *, quiet: bool = False) -> 
 
 def _whole(answer: bytearray) -> bool:
     """Whether an HTTP answer is complete, or endless by its nature."""
-    head, _, body = bytes(answer[:65536]).partition(b"\r\n\r\n")
+    head, _, _body = bytes(answer[:65536]).partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.") or len(answer) == len(head):
         return False
     lines = head.lower().split(b"\r\n")

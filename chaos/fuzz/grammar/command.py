@@ -1,4 +1,4 @@
-"""DIMSE command sets (PS3.7 E): implicit little endian, group 0000, any service, and whatever may be wrong with them."""
+"""DIMSE command sets (PS3.7 E): implicit little endian, group 0000, any service, and what may be wrong with them."""
 
 import struct
 from collections.abc import Sequence
@@ -19,7 +19,18 @@ FIELDS = (
 )
 CT_IMAGE, VERIFICATION, COMMITMENT = b"1.2.840.10008.5.1.4.1.1.2", b"1.2.840.10008.1.1", b"1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = b"1.2.840.10008.1.20.1.1"
-UIDS = (CT_IMAGE, VERIFICATION, COMMITMENT, b"", b"1.2.3", b"9" * 64, b"1." * 200, b"not a uid", b"\xff\xfe\0", b"1.2\0")
+UIDS = (
+    CT_IMAGE,
+    VERIFICATION,
+    COMMITMENT,
+    b"",
+    b"1.2.3",
+    b"9" * 64,
+    b"1." * 200,
+    b"not a uid",
+    b"\xff\xfe\0",
+    b"1.2\0",
+)
 
 Element = tuple[int, bytes]
 
@@ -79,7 +90,12 @@ def _wrong(dice: Dice, elements: Sequence[Element]) -> list[Element]:
     if kind == 3:  # noqa: PLR2004
         return before + [(tag, bytes(dice.pick((0, 1, 3, 4, 8, 20_000)))) for tag, _ in here] + after
     if kind == 4:  # noqa: PLR2004
-        return [*before, (dice.pick((0x00000001, 0x00080005, 0xFFFEE000, 0x7FE00010, 0x00009999)), dice.octets(32)), *here, *after]
+        return [
+            *before,
+            (dice.pick((0x00000001, 0x00080005, 0xFFFEE000, 0x7FE00010, 0x00009999)), dice.octets(32)),
+            *here,
+            *after,
+        ]
     return list(reversed(elements))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 from chaos.fuzz.dice import Dice
 from chaos.fuzz.grammar.damage import EDGES, damaged
@@ -9,17 +10,88 @@ from chaos.fuzz.parcel import pack, unpack
 
 METHODS = (b"GET", b"GET", b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"")
 WORKLIST, STUDY, EVENTS = b"/v1/worklist", b"/v1/studies/", b"/v1/events"
-OTHERS = (b"/", b"/docs", b"/openapi.json", b"/v1", b"//", b"/../../etc/passwd", b"/static/..%2f..%2fetc/passwd", b"*", b"/\xff")
-UIDS = (b"1.2.3", b"", b"%00", b"..%2F..", b"1" * 300, b"%ff%fe", b"1.2.3/images", b"%0d%0aX:y", b"\xc3\xa9", b"*", b"{}")
+OTHERS = (
+    b"/",
+    b"/docs",
+    b"/openapi.json",
+    b"/v1",
+    b"//",
+    b"/../../etc/passwd",
+    b"/static/..%2f..%2fetc/passwd",
+    b"*",
+    b"/\xff",
+)
+UIDS = (
+    b"1.2.3",
+    b"",
+    b"%00",
+    b"..%2F..",
+    b"1" * 300,
+    b"%ff%fe",
+    b"1.2.3/images",
+    b"%0d%0aX:y",
+    b"\xc3\xa9",
+    b"*",
+    b"{}",
+)
 NAMES = (b"limit", b"cursor", b"state", b"urgency", b"page", b"limit[]", b"", b"\xff")
 VALUES = (
-    *(b"1", b"100", b"1000", b"1001", b"0", b"-1", b"1e3", b"nan", b"9" * 400, b"true", b"", b"%00", b"\xff", b"flagged"),
+    *(
+        b"1",
+        b"100",
+        b"1000",
+        b"1001",
+        b"0",
+        b"-1",
+        b"1e3",
+        b"nan",
+        b"9" * 400,
+        b"true",
+        b"",
+        b"%00",
+        b"\xff",
+        b"flagged",
+    ),
     *(b"not_flagged", b"critical", b"routine", b"x" * 5000, b"[]", b"%F0%9F%92%A9", b"1%", b"%zz", b"0x1", b"1;2"),
 )
-EVENT_IDS = (b"0-0", b"1-1", b"0", b"", b"-", b"9" * 30 + b"-0", b"1-", b"-1", b"1-1-1", b"\xd9\xa1-\xd9\xa1", b"$", b">", b"+", b"*")
-HEADERS = (b"last-event-id", b"authorization", b"host", b"traceparent", b"accept", b"range", b"content-length", b"x" * 300)
-HOSTS = (b"127.0.0.1", b"127.0.0.1", b"localhost:8090", b"[::1]", b"evil.example", b"", b"127.0.0.1.evil", b"[::", b"\xff")
-RANKS = (1.5, 0, -1, 1e308, "1.5", "nan", "inf", "1e999", None, [], {}, True, "0x1", " 1", "1_0", "١")
+EVENT_IDS = (
+    b"0-0",
+    b"1-1",
+    b"0",
+    b"",
+    b"-",
+    b"9" * 30 + b"-0",
+    b"1-",
+    b"-1",
+    b"1-1-1",
+    b"\xd9\xa1-\xd9\xa1",
+    b"$",
+    b">",
+    b"+",
+    b"*",
+)
+HEADERS = (
+    b"last-event-id",
+    b"authorization",
+    b"host",
+    b"traceparent",
+    b"accept",
+    b"range",
+    b"content-length",
+    b"x" * 300,
+)
+HOSTS = (
+    b"127.0.0.1",
+    b"127.0.0.1",
+    b"localhost:8090",
+    b"[::1]",
+    b"evil.example",
+    b"",
+    b"127.0.0.1.evil",
+    b"[::",
+    b"\xff",
+)
+RANKS: tuple[Any, ...] = (1.5, 0, -1, 1e308, "1.5", "nan", "inf", "1e999", None, [], {}, True, "0x1", " 1", "1_0", "١")
 MOST_DEPTH = 3000
 
 
@@ -38,7 +110,10 @@ def wire_of(parcel: bytes) -> bytes:
     """The same as an HTTP/1.1 request on the wire."""
     method, target, *headers = (*unpack(parcel), b"", b"")
     named = zip(headers[::2], headers[1::2], strict=False)
-    lines = [b"%s %s HTTP/1.1" % (method, target.replace(b" ", b"%20")), *(b"%s: %s" % pair for pair in named if pair[0])]
+    lines = [
+        b"%s %s HTTP/1.1" % (method, target.replace(b" ", b"%20")),
+        *(b"%s: %s" % pair for pair in named if pair[0]),
+    ]
     return b"\r\n".join([*lines, b"Connection: close", b"", b""])
 
 

@@ -19,17 +19,29 @@ SYNTAXES = (
     b"1.2.840.10008.1.2.1",
     b"1.2.840.10008.1.2.2",
     DEFLATED,
-    *(b"1.2.840.10008.1.2.4." + tail for tail in b"50 51 57 70 80 81 90 91 92 93 94 95 100 102 107 201 202 203".split()),
+    *(
+        b"1.2.840.10008.1.2.4." + tail
+        for tail in b"50 51 57 70 80 81 90 91 92 93 94 95 100 102 107 201 202 203".split()
+    ),
     b"1.2.840.10008.1.2.5",
     b"1.2.840.10008.1.2.6.1",
     b"1.2.840.113619.5.2",
     b"1.2.3.4.5",
 )
 VRS = (
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
-    + [b"\0\0", b"ZZ", b"  ", b"\xff\xff"]
+    *b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT ZZ".split(),
+    *(b"\0\0", b"  ", b"\xff\xff"),
 )
-PREAMBLES = (b"", b"MZ\x90\0", b"\x7fELF\x02\x01", b"#!/bin/sh\n", b"PK\x03\x04", b"II*\0\x10\0\0\0", b"GIF89a", b"<?xml")
+PREAMBLES = (
+    b"",
+    b"MZ\x90\0",
+    b"\x7fELF\x02\x01",
+    b"#!/bin/sh\n",
+    b"PK\x03\x04",
+    b"II*\0\x10\0\0\0",
+    b"GIF89a",
+    b"<?xml",
+)
 
 # Numbers that decide how much is allocated or how a slice lies, with the VR they come in.
 NUMBERS = {
@@ -52,7 +64,23 @@ NUMBERS = {
     0x00200037: b"DS",  # ImageOrientationPatient
 }
 WORDS = (
-    *(b"0", b"1", b"-1", b"0.0", b"1e308", b"-1e308", b"1e-320", b"1e999", b"nan", b"inf", b"-inf", b"", b" ", b"\\", b"x"),
+    *(
+        b"0",
+        b"1",
+        b"-1",
+        b"0.0",
+        b"1e308",
+        b"-1e308",
+        b"1e-320",
+        b"1e999",
+        b"nan",
+        b"inf",
+        b"-inf",
+        b"",
+        b" ",
+        b"\\",
+        b"x",
+    ),
     *(b"9" * 12, b"9" * 400, b"2147483648", b"1\\2", b"0\\0", b"1\\nan", b"1\\0\\0\\0\\1\\0", b"nan\\0\\0\\0\\1\\0"),
     *(b"65536", b"0x10", b"1_000", b"\xb2", b"\0", b"1\\1\\1"),
 )

@@ -9,15 +9,71 @@ from chaos.fuzz.grammar.damage import damaged
 from chaos.fuzz.parcel import pack
 
 STUDIES = ("1.2.826.0.77.1", "1.2.826.0.77.2")
-KEYS = (b"1.2.3", b"", b"\xff", b"1.2.3|arrived|x", b"9" * 64, b"9" * 65, b"a|b", b"1.2.3\n", b"..", b"|", b"1.2.3|\xff\xfe")
+KEYS = (
+    b"1.2.3",
+    b"",
+    b"\xff",
+    b"1.2.3|arrived|x",
+    b"9" * 64,
+    b"9" * 65,
+    b"a|b",
+    b"1.2.3\n",
+    b"..",
+    b"|",
+    b"1.2.3|\xff\xfe",
+)
 CLAIMS = (
     *("file:///nonexistent/ab/abcd", "http://127.0.0.1:9/x", "s3://bucket/key", "memory://x", "ftp://127.0.0.1:9/x"),
-    *("file:///proc/self/environ", "file:///dev/null", "../../etc/passwd", "::", "zip://a::file:///x", "\x00", "data:,x"),
+    *(
+        "file:///proc/self/environ",
+        "file:///dev/null",
+        "../../etc/passwd",
+        "::",
+        "zip://a::file:///x",
+        "\x00",
+        "data:,x",
+    ),
     *("github://a:b@main/x", "file://", "a" * 5000, "simplecache::http://127.0.0.1:9/x", "reference://", "python:os"),
 )
-HEADER_VALUES = (b"", b"0", b"-1", b"1", b"2", b"9" * 5000, b"nan", b"inf", b"1e999", b"\xff\xfe", b"routine", b"stat", b"\0", b"1.5", b"x")
-ODD = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "x", "1.2.3", "a|b", "nan"),
+HEADER_VALUES = (
+    b"",
+    b"0",
+    b"-1",
+    b"1",
+    b"2",
+    b"9" * 5000,
+    b"nan",
+    b"inf",
+    b"1e999",
+    b"\xff\xfe",
+    b"routine",
+    b"stat",
+    b"\0",
+    b"1.5",
+    b"x",
+)
+ODD: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        2**64,
+        10**400,
+        0.5,
+        -0.0,
+        1e308,
+        1e-320,
+        "",
+        "x",
+        "1.2.3",
+        "a|b",
+        "nan",
+    ),
     *("\ud800", "\x00", "é", "x" * 3000, [], {}, [[]], {"a": 1}, ["1"], "1.2.3\n", "../..", "9" * 65, "🩻" * 64),
 )
 MOST_DEPTH = 3000
@@ -73,8 +129,15 @@ def _headers(dice: Dice, value: bytes, study: str = "1.2.3") -> list[bytes]:
         **dict.fromkeys(("series_instance_uid", "sop_instance_uid"), "1.2.3"),
         "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
         "transfer_syntax_uid": "1.2.840.10008.1.2.1",
-        **{"digest": "0" * 64, "pixel_digest": "%064d" % dice.whole(0, 10**9), "source": "FUZZ", "received_at": "1.0"},
-        **{"traceparent": "", "size_bytes": str(len(value)), "frames": "1", "lane": "routine", "claim": ""},
+        "digest": "0" * 64,
+        "pixel_digest": f"{dice.whole(0, 10**9):064d}",
+        "source": "FUZZ",
+        "received_at": "1.0",
+        "traceparent": "",
+        "size_bytes": str(len(value)),
+        "frames": "1",
+        "lane": "routine",
+        "claim": "",
     }
     pairs = [(name.encode(), text.encode()) for name, text in told.items()]
     for _ in range(dice.whole(0, 2)):
@@ -97,7 +160,9 @@ def _wrong_header(dice: Dice, pairs: list[tuple[bytes, bytes]]) -> list[tuple[by
 
 
 def _key_of(event: dict[str, Any]) -> bytes:
-    return f"{event['study_instance_uid']}|{event['kind']}|{event.get('sop_instance_uid', '')}".encode("utf-8", "replace")
+    return f"{event['study_instance_uid']}|{event['kind']}|{event.get('sop_instance_uid', '')}".encode(
+        "utf-8", "replace"
+    )
 
 
 def _sound(dice: Dice, study: str, number: int) -> dict[str, Any]:
@@ -118,9 +183,22 @@ def _arrived(dice: Dice, study: str, number: int) -> dict[str, Any]:
 
 
 def _scored(dice: Dice, study: str, number: int) -> dict[str, Any]:
-    measure = {"probability": dice.pick((0.01, 0.99, 0.5, 1.0, 0.0)), "threshold": 0.5, "area_mm2": dice.pick((0.0, 300.0))}
-    told = {"kind": "scored", "frame": dice.pick((0, 0, 1, 2)), "frames": dice.pick((1, 1, 3)), "model": "head_ct_lesion"}
-    place = {"position_mm": 5.0 * dice.whole(0, 9), "thickness_mm": 5.0, "orientation": dice.pick(("axial", "sagittal"))}
+    measure = {
+        "probability": dice.pick((0.01, 0.99, 0.5, 1.0, 0.0)),
+        "threshold": 0.5,
+        "area_mm2": dice.pick((0.0, 300.0)),
+    }
+    told = {
+        "kind": "scored",
+        "frame": dice.pick((0, 0, 1, 2)),
+        "frames": dice.pick((1, 1, 3)),
+        "model": "head_ct_lesion",
+    }
+    place = {
+        "position_mm": 5.0 * dice.whole(0, 9),
+        "thickness_mm": 5.0,
+        "orientation": dice.pick(("axial", "sagittal")),
+    }
     measures = {"any": measure, "subdural_epidural": measure}
     return _image(dice, study, number) | told | place | {"model_version": dice.pick("12"), "measures": measures}
 

@@ -14,11 +14,23 @@ TYPES = (
     *(b"multipart/related; boundary", b"", b"application/dicom", b";;;=;%s", b"multipart/related; boundary*=utf-8''%s"),
     b"multipart/related; boundary*0=%s; boundary*1=x",
 )
-PART_TYPES = (b"application/dicom", b"application/dicom; transfer-syntax=1.2.3", b"APPLICATION/DICOM", b"text/plain", b"")
+PART_TYPES = (
+    b"application/dicom",
+    b"application/dicom; transfer-syntax=1.2.3",
+    b"APPLICATION/DICOM",
+    b"text/plain",
+    b"",
+)
 ACCEPTS = (b"", b"*/*", b"application/dicom+json", b"application/dicom+xml;q=0.5, application/json;q=0.9", b"image/png")
 HEADERS = (
     *(b"Content-Length: 4", b"Content-Location: ../../etc/passwd", b"X: " + b"y" * 5000, b"Broken", b": empty"),
-    *(b"Content-Type: application/dicom", b"Content-Type", b"\0: \0", b"A\xff: \xff", b"Content-Transfer-Encoding: base64"),
+    *(
+        b"Content-Type: application/dicom",
+        b"Content-Type",
+        b"\0: \0",
+        b"A\xff: \xff",
+        b"Content-Transfer-Encoding: base64",
+    ),
 )
 MOST_PARTS = 200
 MOST_HEADERS = 40

@@ -1,4 +1,4 @@
-"""What a peer may put on the wire of an association (PS3.8 9.3): PDUs with items, PDVs, messages, made wrong at will."""
+"""What a peer may put on the wire of an association (PS3.8 9.3): PDUs, items, PDVs, messages, made wrong at will."""
 
 import struct
 from collections.abc import Callable
@@ -150,7 +150,7 @@ def _wrong_values(dice: Dice, values: list[bytes]) -> list[bytes]:
 
 
 def _ending(dice: Dice) -> list[bytes]:
-    endings = (
+    endings: tuple[list[bytes], ...] = (
         [pdu(RELEASE_RQ, bytes(4))],
         [],
         [pdu(ABORT, bytes(4))],

@@ -60,6 +60,11 @@ class Rules:
     wait_s: float
     retry_s: float
 
+    def address(self, title: str) -> str | None:
+        """Of that AE title; else of one that differs in case alone, which is all that an environment variable tells."""
+        folded = (where for peer, where in self.peers.items() if peer.casefold() == title.casefold())
+        return self.peers.get(title) or next(folded, None)
+
 
 class Reports:
     """Works in threads of its own between ``start`` and ``stop``. ``epoch_s`` is the clock of ``Pending.since_s``."""
@@ -142,7 +147,7 @@ class Reports:
         def information(implicit: bool) -> tuple[int, bytes]:  # noqa: FBT001 - a question of one letter
             return event_information(request.transaction_uid, verdict, implicit=implicit)
 
-        route, address = self._desk.route(pending), self._rules.peers.get(request.calling_ae)
+        route, address = self._desk.route(pending), self._rules.address(request.calling_ae)
         if route is None and address is None:
             raise NoAddress(PEER, NO_ADDRESS)
         if route is not None:

@@ -19,7 +19,7 @@ from launch.run import run_services
 from launch.settings_in import load
 from launch.settings_print import as_toml, masked
 
-_DRAIN_MARGIN_S = 5.0  # closing clients after the last image is settled
+_DRAIN_MARGIN_S = 10.0  # after the last image is settled: final commit, leaving the group, closing clients
 
 
 def _drain_s(settings: Settings) -> float:

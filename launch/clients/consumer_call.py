@@ -166,7 +166,7 @@ def backlog_of(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
 def log_start(consumer: KafkaConsumer, tp: TopicPartition) -> int:
     """The offset of the oldest record still kept: beyond a committed offset, records were lost. Raises PeerError."""
     with mapped():
-        return int(consumer.beginning_offsets([tp])[tp])
+        return int(consumer.beginning_offsets([tp], timeout_ms=int(PROBE_TIMEOUT_S * 1000))[tp])
 
 
 def log_id(consumer: KafkaConsumer, topic: str) -> str:

@@ -9,7 +9,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import Any
 
@@ -35,12 +35,13 @@ Ask = Callable[[Request], Callable[[], Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One scan to analyse. ``at``: epoch seconds, for people."""
+    """One scan to analyse. ``at``: epoch seconds, for people. ``details``: what was wrong, as it was found."""
 
     headers: ScanHeaders
     payload: bytes
     place: Place
     at: float
+    details: list[str] = field(default_factory=list)
 
 
 class Analysis:
@@ -64,7 +65,7 @@ class Analysis:
                 raise refusals[0]
             yield from self._frames(work, instance, way, refusals, ask)
         except NotAnalysable as problem:
-            yield not_analysed(work, problem.reason, None)
+            yield _refused(work, problem, None)
 
     def _open(self, work: Work) -> tuple[Instance, Way]:
         with self._decoding, self._hooks.stage(Stage.ROUTE, work.headers.traceparent):
@@ -86,7 +87,7 @@ class Analysis:
     ) -> Iterator[Event]:
         asked: deque[Callable[[], Event]] = deque()
         if all(refusals):
-            yield from (not_analysed(work, refusal.reason, n) for n, refusal in enumerate(refusals) if refusal)
+            yield from (_refused(work, refusal, n) for n, refusal in enumerate(refusals) if refusal)
             return
         for number, slices in enumerate(self._pixels(work, instance, way, refusals)):
             asked.append(self._asked(work, way, number, slices, ask))
@@ -112,7 +113,7 @@ class Analysis:
         self, work: Work, way: Way, number: int, outcome: "_Slice | NotAnalysable", ask: Ask
     ) -> Callable[[], Event]:
         if isinstance(outcome, NotAnalysable):
-            refused = not_analysed(work, outcome.reason, number)
+            refused = _refused(work, outcome, number)
             return lambda: refused
         request = Request(way.route.model, outcome.hu, outcome.spacing_mm, work.headers.lane, work.headers.traceparent)
         answer = ask(request)
@@ -140,7 +141,7 @@ def _answered(work: Work, way: Way, number: int, facts: FrameFacts, answer: Call
     try:
         return _scored(work, way, number, facts, answer())
     except NotAnalysable as problem:
-        return not_analysed(work, problem.reason, number)
+        return _refused(work, problem, number)
 
 
 def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer) -> Scored:
@@ -154,6 +155,12 @@ def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer
         thickness_mm=facts.thickness_mm or 0.0,
         orientation=way.route.orientation,
     )
+
+
+def _refused(work: Work, problem: NotAnalysable, frame: int | None) -> NotAnalysed:
+    if problem.reason.category is Category.FAILED:
+        work.details.append(problem.detail)
+    return not_analysed(work, problem.reason, frame)
 
 
 def not_analysed(work: Work, reason: Reason, frame: int | None) -> NotAnalysed:

@@ -24,7 +24,7 @@ class Request:
 
 
 class Inference(Protocol):
-    """``triton_call.TritonCall`` is one. Raises NotAnalysable for the image's own fault, PeerError otherwise."""
+    """``triton_call.TritonCall`` is one. Raises NotAnalysable for an invalid answer, PeerError for none."""
 
     def infer(self, request: Request, deadline: Deadline) -> Answer:
         """Asks, a few times if need be, until there is an answer or the deadline has passed."""

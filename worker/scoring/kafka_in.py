@@ -25,7 +25,7 @@ from worker.scoring.custody import Custody
 from worker.scoring.polling_in import Polling, mapped, offsets_to_commit
 
 _RETRY_S = 1.0  # between attempts to get a consumer
-_CLOSE_MS = 3_000
+_CLOSE_MS = 1_500  # for leaving the group: a broker that does not answer notices by the session
 _STALLED_S = 60.0  # a loop that has not turned for so long is not ready: above any rebalance and call to the broker
 
 
@@ -63,7 +63,6 @@ class ScanReader:
                 self._session(stop)
             except PeerError:
                 self._tell_up(up=False)
-                self._custody.drop(self._custody.partitions)
                 stop.wait(_RETRY_S)
         self._custody.close()
 
@@ -89,6 +88,7 @@ class ScanReader:
                     self._tell_up(up=True)
                 polling.drain(self._drain_s)
         finally:
+            self._custody.drop(self._custody.partitions)  # closing must not wait for a commit of its own
             _close(consumer)
 
     def _tell_up(self, *, up: bool) -> None:

@@ -29,7 +29,7 @@ _STAT_POLL_MS = 1  # only what is buffered already
 _BATCH = 16  # records of one poll: the window is overshot by the bytes of that many at most
 _COMMIT_S = 0.25  # between commits: what a crash makes us score again
 _COMMIT_LOST_S = 10.0  # an answer to a commit is not waited for longer
-_FINAL_COMMIT_MS = 3_000
+_FINAL_COMMIT_MS = 2_000
 _DRAIN_TURN_S = 0.05
 
 

@@ -1,7 +1,7 @@
 """The scoring service: workers between the reader of scans and the log. Its ports are injected by ``launch``."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,8 @@ from worker.scoring.settling import Settling
 
 _TURN_S = 0.2  # how often an idle worker looks whether it should stop
 _PEER_WATCH_S = 2.0  # between two looks at the inference server, for the probes
-_LOG_CLOSE_S = 2.0  # nothing that counts is in flight then: what was not acknowledged is not settled
-_JOIN_S = 3.0  # a worker that is told to give up does so within a pause
+_LOG_CLOSE_S = 1.0  # nothing that counts is in flight then: what was not acknowledged is not settled
+_JOIN_S = 1.0  # for all workers together: one that is told to give up does so within a pause, or waits for a peer
 
 
 class Reader(Protocol):
@@ -80,8 +80,7 @@ class ScoringService:
             self._ports.custody.close()
             self._done.set()
             self._ports.decoders.close()
-            for thread in threads:
-                thread.join(_JOIN_S)
+            _join(threads)
             self._ports.server.close()
             self._ports.log.close(_LOG_CLOSE_S)
 
@@ -121,3 +120,15 @@ class ScoringService:
                 return None
             with self._ports.decoding:
                 return self._ports.custody.take()
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    """Waits for all of them together, not for one after the other."""
+
+    def wait() -> None:
+        for thread in threads:
+            thread.join()
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(_JOIN_S)

@@ -15,7 +15,7 @@ worker's, or the service stops (design decision 5).
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
 
@@ -117,7 +117,7 @@ class Settling:
         with self._room(record, headers):
             appended = [(event, self._append(event)) for event in self._events(record, work)]
         with self._hooks.stage(Stage.SETTLE, headers.traceparent):
-            self._made_durable(record, appended)
+            self._made_durable(record, appended, next(iter(work.details), ""))
             settled = self._custody.settle(record)
         if settled:
             for event, _ in appended:
@@ -143,8 +143,9 @@ class Settling:
                     scan = Scan(work.headers, record.value)
                     payload = self._insist.until_done(record, lambda: self._tools.payload_of(scan))
             except NotAnalysable as problem:
+                work.details.append(problem.detail)
                 return [not_analysed(work, problem.reason, None)]
-            work = Work(work.headers, payload, work.place, work.at)
+            work = replace(work, payload=payload)
         return self._tools.analysis.events(work, self._asking(record))
 
     def _asking(self, record: Fetched) -> Ask:
@@ -188,11 +189,11 @@ class Settling:
 
     # Appending
 
-    def _made_durable(self, record: Fetched, appended: "list[tuple[Event, Future[Place]]]") -> None:
+    def _made_durable(self, record: Fetched, appended: "list[tuple[Event, Future[Place]]]", detail: str) -> None:
         """Every event is acknowledged, and the dead letter of an image at fault, when this returns."""
         fault = next((event for event, _ in appended if at_fault(event)), None)
         if isinstance(fault, NotAnalysed):
-            self._bury(record, fault.reason, "")
+            self._bury(record, fault.reason, detail)
         for event, first in appended:
             self._acknowledge(record, event, first)
 

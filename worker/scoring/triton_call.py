@@ -44,12 +44,14 @@ _STATUS: dict[str, type[PeerError]] = {
     "StatusCode.INTERNAL": PeerBusy,  # a failed model run: out of memory, a crashed backend, or this image
     "StatusCode.UNKNOWN": PeerBusy,
     "StatusCode.ABORTED": PeerBusy,
+    "StatusCode.INVALID_ARGUMENT": PeerRefused,  # not this image, or none: the model is not the contract's
+    "StatusCode.OUT_OF_RANGE": PeerRefused,
     "StatusCode.UNAUTHENTICATED": PeerRefused,
     "StatusCode.PERMISSION_DENIED": PeerRefused,
 }
-_REACHED = {"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "StatusCode.RESOURCE_EXHAUSTED"}  # it is there: no breaker
-_BLAMABLE = {"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "StatusCode.DEADLINE_EXCEEDED"}  # perhaps through the image
-_THE_IMAGE = {"StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"}
+_JUDGED = {"StatusCode.INTERNAL", "StatusCode.UNKNOWN", "StatusCode.INVALID_ARGUMENT", "StatusCode.OUT_OF_RANGE"}
+_REACHED = {*_JUDGED, "StatusCode.RESOURCE_EXHAUSTED"}  # it is there: no breaker
+_BLAMABLE = {*_JUDGED, "StatusCode.DEADLINE_EXCEEDED"}  # perhaps through the image: a witness is asked
 
 
 class TritonCall:
@@ -76,7 +78,8 @@ class TritonCall:
     def infer(self, request: Request, deadline: Deadline) -> Answer:
         """Asks until there is an answer, the repeats are used up, or the deadline has passed.
 
-        Raises NotAnalysable (MODEL_REFUSED, MODEL_ANSWER_INVALID) when it is the image's fault, PeerError otherwise.
+        Raises NotAnalysable (MODEL_ANSWER_INVALID) for an answer that is none, PeerError for no answer:
+        ``blames`` tells then whether the image did it.
         """
         for attempt in range(self._settings.retries + 1):
             try:
@@ -188,11 +191,8 @@ class TritonCall:
             self._models[spec.name, version] = known
         return known
 
-    def _failed(self, problem: Exception) -> PeerError | NotAnalysable:
+    def _failed(self, problem: Exception) -> PeerError:
         status = problem.status() if isinstance(problem, InferenceServerException) else "no answer"
-        if status in _THE_IMAGE:
-            self._answered()
-            return NotAnalysable(Reason.MODEL_REFUSED, str(status))
         if status in _REACHED:
             self._answered()
         else:
@@ -241,4 +241,6 @@ def _inputs(request: Request) -> list[Any]:
 def _without_batch(values: Any, name: str) -> NDArray[np.float32]:
     if values is None or values.ndim < 2 or values.shape[0] != 1:  # noqa: PLR2004 (batch and one more)
         raise NotAnalysable(Reason.MODEL_ANSWER_INVALID, f"{name} has another shape")
+    if values.dtype.kind != "f":
+        raise NotAnalysable(Reason.MODEL_ANSWER_INVALID, f"{name} has another type")
     return values[0].astype(np.float32, copy=False)

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from contracts.deadline import Deadline
-from contracts.errors import NotAnalysable, PeerAway, PeerBusy, PeerTimeout
+from contracts.errors import NotAnalysable, PeerAway, PeerBusy, PeerRefused, PeerTimeout
 from contracts.findings import Label
 from contracts.names import Lane
 from contracts.reasons import Reason
@@ -78,11 +79,33 @@ def test_an_invalid_answer_is_never_a_score(call: TritonCall, fault: int) -> Non
     assert refused.value.reason is Reason.MODEL_ANSWER_INVALID
 
 
-def test_an_image_that_the_server_calls_invalid_is_refused(call: TritonCall) -> None:
-    """INVALID_ARGUMENT is about this image; it is asked once."""
-    with pytest.raises(NotAnalysable) as refused:
-        call.infer(image(INVALID), soon())
-    assert refused.value.reason is Reason.MODEL_REFUSED
+def test_an_image_that_the_server_calls_invalid_is_blamed_when_another_is_answered(call: TritonCall, told: Any) -> None:
+    """INVALID_ARGUMENT, by the model or by Triton itself (another rank): not repeated, and a witness is asked."""
+    deep = replace(image(), hu=np.zeros((64, 80, 3), dtype=np.float16))
+    for invalid in (image(INVALID), deep):
+        with pytest.raises(PeerRefused) as failed:
+            call.infer(invalid, soon())
+        assert call.blames(invalid, failed.value)
+    assert told.counts["inference_retry"] == 0
+    assert not call.holding_off
+
+
+def test_a_model_that_calls_every_image_invalid_is_no_images_fault(call: TritonCall) -> None:
+    """A model with other inputs than the contract's refuses the witness too: its images wait until it is mended."""
+    hu, spacing = HEAD_CT_LESION.inputs
+    other = replace(image(), spec=replace(HEAD_CT_LESION, inputs=(replace(hu, name="PIXELS"), spacing)))
+    with pytest.raises(PeerRefused) as failed:
+        call.infer(other, soon())
+    assert not call.blames(other, failed.value)
+
+
+def test_a_model_that_is_not_there_is_a_peer_that_is_away(call: TritonCall) -> None:
+    """Not in the repository, or not loaded yet: no image is blamed for it."""
+    unknown = replace(image(), spec=replace(HEAD_CT_LESION, name="nobody_knows_it"))
+    with pytest.raises(PeerAway) as failed:
+        call.infer(unknown, soon())
+    assert failed.value.retriable
+    assert not call.blames(unknown, failed.value)
 
 
 def test_an_image_that_breaks_the_model_is_blamed_when_another_is_answered(call: TritonCall, told: Any) -> None:

@@ -124,7 +124,7 @@ class Reports:
         try:
             verdict = self._verdict(request)
         except PeerError as problem:
-            self._desk.later(pending, UNSURE_S, f"{problem.peer} is away")
+            self._desk.later(pending, UNSURE_S, str(problem))
             return
         if verdict.unsure and age_s < self._rules.wait_s:
             self._desk.later(pending, UNSURE_S)

@@ -24,6 +24,7 @@ YIELD_S = 3.0  # after another owner refused us: long enough for the group to te
 COMMIT_AGAIN_S = 2.0  # after a commit that failed
 START_GRACE_S = 20.0  # longest wait, before it is called ready, for partitions that may all be with other workers
 STORE_LOOK_S = 10.0  # how often the store is asked whether it may drop keys: somebody may change that as it runs
+END_AGAIN_S = 1.0  # a fetch tells a partition's end within fetch_max_wait_ms, if it tells it at all
 DRAIN_S = 5.0  # for appends of timers that are in flight at the end
 REOPEN_S = 1.0  # between tries while the broker is away
 TICK_S = 0.2  # how late a timer may be; every open study is looked at
@@ -58,6 +59,7 @@ class FlaggingService:
         self._clock = clock
         self._owners: dict[int, Owner] = {}
         self._take_at: dict[int, float] = {}
+        self._end_at: dict[int, float] = {}
         self._committed: dict[int, int] = {}
         self._beat_at = self._commit_at = self._tick_at = self._store_at = self._look_at = 0.0
         self._log_id = ""
@@ -146,17 +148,31 @@ class FlaggingService:
         offset = owner.take(announced, partitions=self._log.partitions, log=self._log_id, reset=reset)
         self._committed.setdefault(owner.number, owner.announced)
         self._source.start(owner.number, offset)
+        self._end_at[owner.number] = self._clock() + END_AGAIN_S
         return Outcome.OK
 
     def _look(self, owner: Owner) -> None:
         if not owner.taken or owner.ready:
             return
-        end = self._source.seen_end(owner.number)
+        end = self._end(owner.number)
         if end is not None and end < owner.next_offset and self._really_shorter(owner):
             self._hooks.happened(Happening.FAULT, where="log_shorter_than_view")
             self._guarded(owner, lambda owner: self._take(owner, reset=True))
             return
         self._guarded(owner, lambda owner: owner.look(end, self._source.position(owner.number)))
+
+    def _end(self, number: int) -> int | None:
+        """The log's end as of the last fetch; asked of the broker where no fetch tells it.
+
+        A broker leaves partitions without news out of its answers (KIP-227): one that came back to us in a rebalance,
+        and stands where it stood, would be unknown until its next record.
+        """
+        end = self._source.seen_end(number)
+        if end is None and self._clock() >= self._end_at.get(number, 0.0):
+            self._end_at[number] = self._clock() + END_AGAIN_S
+            with suppress(PeerError):
+                return self._source.ends([number]).get(number)
+        return end
 
     def _really_shorter(self, owner: Owner) -> bool:
         return self._source.ends([owner.number])[owner.number] < owner.next_offset

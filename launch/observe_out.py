@@ -46,6 +46,8 @@ _LEVELS: dict[Happening, int] = {
     Happening.PARTITIONS_ASSIGNED: logging.INFO,
     Happening.REBUILDING: logging.INFO,
     Happening.PEER_UP: logging.INFO,
+    Happening.COMMITMENT_REPORTED: logging.INFO,
+    Happening.COMMITMENT_UNDELIVERED: logging.WARNING,
     Happening.BREAKER_OPEN: logging.WARNING,
     Happening.STUDY_EXPIRED: logging.WARNING,
     Happening.STALE_WRITE: logging.WARNING,

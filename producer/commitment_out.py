@@ -7,6 +7,7 @@ messages, and its response is picked out as it arrives (``Correspondence``).
 
 import itertools
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from io import BytesIO
@@ -120,7 +121,9 @@ class Caller:
         self._entity = AE(ae_title=ae_title)
         self._entity.add_requested_context(StorageCommitmentPushModel, list(TRANSFER_SYNTAXES))
         self._entity.connection_timeout = self._entity.acse_timeout = CONNECT_S
-        self._entity.network_timeout = self._entity.dimse_timeout = REPLY_S
+        self._entity.network_timeout = (
+            None  # its abort can meet our release and wait for it for ever; we count ourselves
+        )
 
     def report(self, title: str, address: str, information: Information) -> None:
         """Opens, reports, releases. Raises PeerAway, PeerTimeout, PeerRefused."""
@@ -133,8 +136,17 @@ class Caller:
             context_id = association.accepted_contexts[0].context_id
             Association(association, context_id).report(information)
         finally:
-            if association.is_established:
-                association.release()
+            _end(association)
+
+
+def _end(association: Any) -> None:
+    """Releases. Where the peer ends it in that moment pynetdicom waits, for ever, for a reactor that is no more."""
+    releasing = threading.Thread(target=association.release, name="triage-commitment-release", daemon=True)
+    releasing.start()
+    releasing.join(CONNECT_S)
+    if releasing.is_alive():
+        association.abort()
+        association._is_paused = True  # noqa: SLF001 - what it waits for; there is no public way
 
 
 def _not_established(association: Any) -> PeerAway | PeerRefused:

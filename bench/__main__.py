@@ -15,7 +15,10 @@ from bench.figure import Figure, this_machine
 
 RESULTS = Path(__file__).parent / "results"
 # name → module:function without arguments, imported only when it is run; each gives figures.
-BENCHES = {"model_speed": "bench.model_speed:model_speed"}
+BENCHES = {
+    "model_speed": "bench.model_speed:model_speed",
+    "membership": "bench.membership:membership",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

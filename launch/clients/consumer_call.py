@@ -24,7 +24,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from contracts.deadline import Deadline
-from contracts.errors import PeerAway, PeerRefused, PeerTimeout
+from contracts.errors import PeerAway, PeerRefused, PeerTimeout, SettingsError
 from contracts.scans import Place
 from contracts.settings import KafkaSettings
 from launch.clients.connect_call import PEER, client_config, mapped, opened
@@ -71,11 +71,11 @@ def make_consumer(
 
     ``topics`` are those it will subscribe to; they exist and are known to it when this returns. ``overrides`` are
     kafka-python's own settings. Blocks for up to BOOTSTRAP_MS; raises PeerError, and SettingsError where the topics
-    cannot be used.
+    differ in their partitions.
     """
     wanted = list(topics)
     if wanted:
-        create_missing(settings)  # asking for one by name could create it otherwise, with the broker's own count
+        _create_missing(settings)
     consumer = opened(KafkaConsumer, consumer_config(settings) | {"group_id": group} | overrides)
     try:
         with mapped():
@@ -86,6 +86,18 @@ def make_consumer(
     guard_resume(consumer)
     guard_members(consumer)
     return consumer
+
+
+def _create_missing(settings: KafkaSettings) -> None:
+    """Asking for a topic by name could create it otherwise, with the broker's own partition count.
+
+    A cluster that is coming up has too few brokers for a while: a member waits, and the producer tells whoever has to
+    know that a topic cannot be created.
+    """
+    try:
+        create_missing(settings)
+    except SettingsError as problem:
+        raise PeerAway(PEER, "topics are missing and cannot be created") from problem
 
 
 def _check_known(consumer: KafkaConsumer, topics: list[str]) -> None:

@@ -32,6 +32,9 @@ from worker.scoring.service import Ports, ScoringService
 from worker.scoring.settling import Settling, Tools
 from worker.scoring.triton_call import TritonCall
 
+# What the client fetches ahead lies beside the window, for each partition. A larger record comes all the same, alone.
+FETCH_BYTES = 2 * 1024**2
+
 
 def build(settings: Settings, hooks: Hooks) -> list[Service]:
     """One scoring service. Peers that are away do not stop the start."""
@@ -73,7 +76,12 @@ def _reader(
 ) -> ScanReader:
     group, topics = group_of(settings.kafka, SCORING_GROUP), topics_of(settings.kafka)
     consumer = functools.partial(
-        make_consumer, settings.kafka, group=group, topics=[topics.stat, topics.routine], client_id="triage-scoring"
+        make_consumer,
+        settings.kafka,
+        group=group,
+        topics=[topics.stat, topics.routine],
+        client_id="triage-scoring",
+        max_partition_fetch_bytes=FETCH_BYTES,
     )
     broker = Broker(
         consumer=consumer,

@@ -240,6 +240,16 @@ def test_no_group_is_joined_before_all_its_topics_are_known() -> None:
         consumer_call._check_known(_Forgetful({"scans.stat": 3, "scans.routine": 4}), ["scans.stat", "scans.routine"])
 
 
+@pytest.mark.kafka
+def test_a_member_waits_while_the_cluster_has_too_few_brokers_for_its_topics(
+    kafka_broker: str, topic_prefix: str
+) -> None:
+    """A cluster that comes up broker by broker must not end its readers."""
+    settings = settings_for(kafka_broker, topic_prefix).model_copy(update={"replication": 3})
+    with pytest.raises(PeerAway):
+        make_consumer(settings, group=group_of(settings, "readers"), topics=[topics_of(settings).audit])
+
+
 def joined(settings: KafkaSettings, topic: str) -> KafkaConsumer:
     """A member made for a topic that nobody has created, once it owns a partition."""
     member = make_consumer(settings, group=group_of(settings, "readers"), topics=[topic])

@@ -12,11 +12,13 @@ class Window:
         self._limit = (images, size_bytes)
         self.images = 0
         self.size_bytes = 0
+        self._largest_bytes = 1
 
     def add(self, size_bytes: int) -> None:
         """A record was fetched."""
         self.images += 1
         self.size_bytes += size_bytes
+        self._largest_bytes = max(self._largest_bytes, size_bytes)
 
     def remove(self, size_bytes: int) -> None:
         """A record was settled or dropped."""
@@ -24,9 +26,11 @@ class Window:
         self.size_bytes -= size_bytes
 
     def room(self, lane: Lane) -> int:
-        """How many more records of a lane may be fetched now; routine may not fill the whole window."""
+        """How many more records of a lane may be fetched now; routine may not fill the whole window.
+
+        Their sizes are not known before: each is taken to be as large as the largest so far.
+        """
         share = 1.0 if lane is Lane.STAT else ROUTINE_SHARE
         images, size_bytes = (limit * share for limit in self._limit)
-        if self.size_bytes >= size_bytes:
-            return 0 if self.images else 1
-        return max(0, max(1, int(images)) - self.images)
+        fit = min(max(1, int(images)) - self.images, int(size_bytes - self.size_bytes) // self._largest_bytes)
+        return max(fit, 0 if self.images else 1)

@@ -108,6 +108,25 @@ def test_a_stat_scan_overtakes_waiting_routine_scans() -> None:
     assert waiting.take() == "routine 0"
 
 
+@given(
+    st.integers(1, 64),
+    st.lists(st.integers(0, 2_000_000), min_size=1, max_size=64),
+    st.lists(st.sampled_from(Lane), max_size=20),
+)
+def test_window_never_takes_more_bytes_than_its_limit_of_records_like_those_before(
+    images: int, sizes: list[int], lanes: list[Lane]
+) -> None:
+    """A poll gives a number of records, so the number must be right by bytes; one record always fits by itself."""
+    limit = 1_000_000
+    window = Window(images, limit)
+    window.add(max(sizes))  # the largest has been seen
+    window.remove(max(sizes))
+    for lane in lanes:
+        for size in sizes[: window.room(lane)]:
+            window.add(size)
+    assert window.size_bytes <= limit or window.images == 1
+
+
 @given(st.integers(1, 100), st.lists(st.integers(0, 500), max_size=100))
 def test_window_never_takes_more_images_than_its_limit(images: int, sizes: list[int]) -> None:
     """Filled only while it says there is room, it holds at most its images; routine leaves a share to stat."""

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-NAN, SHAPE, ERROR, SLOW, RANGE, INVALID = 101, 102, 103, 104, 105, 106
+NAN, SHAPE, ERROR, SLOW, RANGE, INVALID, WORK = 101, 102, 103, 104, 105, 106, 107
 SLOW_S = 3.0
+WORK_S = 0.1  # of a model that is slower than its images come
 
 
 class TritonPythonModel:
@@ -23,6 +24,8 @@ def answer(hu: Any) -> Any:
     fault = int(hu[0, 0, 0])
     if fault == SLOW:
         time.sleep(SLOW_S)
+    if fault == WORK:
+        time.sleep(WORK_S)
     if fault == ERROR:
         return failed("this image breaks the model", pb_utils.TritonError.INTERNAL)
     if fault == INVALID:

@@ -102,6 +102,8 @@ def test_a_store_that_cannot_be_written_is_named_waited_for_and_caught_up(
     """
     with hurt(here.client, own):
         says(here, state)
+        if state == "full":
+            assert not here.client.hexists(here.keys.partition(0), "beat"), "readers hear at once that nothing moves"
         here.append(*images(2, 2, 3))
         wait_until(lambda: max(last(here, Happening.LAG_RECORDS), default=0.0) >= 4, "the lag is told in records")
         first = max(last(here, Happening.LAG_SECONDS))

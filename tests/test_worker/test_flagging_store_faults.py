@@ -98,6 +98,17 @@ def test_a_full_store_refuses_whole_batches_and_goes_on_when_it_has_room(store: 
     assert store.view.apply(fold.taken, batch, batch.told) is Outcome.OK
 
 
+def test_readers_of_a_full_store_hear_at_once_that_nothing_moves(store: Store) -> None:
+    """No beat can be written, so the last one is taken away; with room again it is back."""
+    fold = store.taken()
+    store.client.config_set("maxmemory", 1)
+    store.view.hush([0])
+    assert not store.client.hexists(store.keys.partition(0), "beat")
+    store.client.config_set("maxmemory", 0)
+    assert store.view.beat(fold.taken, 0, PULSE) is Outcome.OK
+    assert store.client.hexists(store.keys.partition(0), "beat")
+
+
 def test_a_full_store_still_lets_studies_leave(store: Store) -> None:
     """What is over makes room."""
     fold = store.resume(LOG[:14])

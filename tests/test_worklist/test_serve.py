@@ -233,7 +233,7 @@ def test_a_reader_that_takes_nothing_is_cut(serve: Serve, writer: Writer, monkey
     """Its socket is full: after the send timeout the service closes it, while others go on hearing everything."""
     monkeypatch.setattr("worklist.http_out.SEND_TIMEOUT_S", 0.5)
     gauge = Recorder()
-    with serve(gauge) as served, _silent_reader(served):
+    with serve(gauge) as served, silent_reader(served):
         until("it is counted", lambda: gauge.last(Happening.LIVE_READERS) == 1)
         listener = Listener(served)
         big = item("1.1").model_copy(update={"models": ("m" * 20_000,)})
@@ -245,7 +245,7 @@ def test_a_reader_that_takes_nothing_is_cut(serve: Serve, writer: Writer, monkey
 
 
 @contextmanager
-def _silent_reader(served: Served) -> Iterator[None]:
+def silent_reader(served: Served) -> Iterator[None]:
     """A connection with a small window that asks for the events and never reads."""
     host, _, port = served.url.removeprefix("http://").partition(":")
     with socket.socket() as connection:

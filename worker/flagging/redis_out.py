@@ -111,6 +111,12 @@ class RedisView:
         """Takes out closed studies whose ``keep_days`` are over; how many."""
         return int(self._run("leave", 0, "", LEAVE_AT_ONCE))
 
+    def hush(self, numbers: Iterable[int]) -> None:
+        """Takes the beats away, so that readers hear at once that nothing moves: a full store lets keys go, no more."""
+        with self._mapped():
+            for number in numbers:
+                self._client.hdel(self._keys.partition(number), "beat")
+
     def forget(self, number: int) -> None:
         """The partition's view is not to be trusted: whoever takes it next builds it anew from the log."""
         with self._mapped():

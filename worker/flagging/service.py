@@ -31,7 +31,8 @@ TICK_S = 0.2  # how late a timer may be; every open study is looked at
 COMMIT_S = 0.5  # a crash and an emptied store at once can announce again what came within that time
 
 # What the store is when it answers and cannot be written (contracts/ports.py Service.peers).
-_REFUSALS = {"OutOfMemoryError": "full", "ReadOnlyError": "read_only"}
+_FULL = "full"
+_REFUSALS = {"OutOfMemoryError": _FULL, "ReadOnlyError": "read_only"}
 _EVICTING = "evicting"
 _ANSWERS = frozenset({"up", _EVICTING})
 _PAUSING = frozenset({Outcome.STALE, Outcome.TORN})  # another owner, or a store that goes on dropping: not at once
@@ -198,7 +199,11 @@ class FlaggingService:
 
     def _without_store(self, why: str) -> None:
         """One partition's trouble is every partition's: each for itself would wait for a server that hangs."""
+        held = [owner.number for owner in self._owners.values() if owner.taken]
         self._store_is(why)
+        if why == _FULL:
+            with suppress(PeerError):
+                self._store.hush(held)
         self._store_at = self._clock() + TAKE_AGAIN_S
         for owner in self._owners.values():
             self._give_up(owner, TAKE_AGAIN_S)

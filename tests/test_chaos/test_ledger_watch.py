@@ -163,7 +163,7 @@ def test_every_page_of_the_list_and_every_study_is_read(playing: Callable[[Scrip
     def told(answer: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
         return lambda query: asked.append(query) or answer  # type: ignore[func-returns-value]  # noted on the way
 
-    detail = {
+    detail: dict[str, Any] = {
         "study_instance_uid": "a",
         "state": "flagged",
         "reason": None,

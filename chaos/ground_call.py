@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import redis
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -82,14 +83,18 @@ class Ground:
         """The broker that leads most partitions of the topic now. Raises StartFailed when none can tell."""
         (told,) = self._asked(lambda admin: admin.describe_topics([topic]))
         leads = Counter(part["leader_id"] for part in told["partitions"])
-        by_number = {node.number: node for node in self.kafka.nodes}
-        return max(self.kafka.nodes, key=lambda node: leads[node.number]) if leads else by_number[1]
+        return max(self.kafka.nodes, key=lambda node: leads[node.number])
+
+    def topics(self, prefix: str) -> list[str]:
+        """Names of the topics that begin so. Raises StartFailed when no broker tells."""
+        return [name for name in self._asked(lambda admin: admin.list_topics()) if name.startswith(prefix)]
 
     def forget(self, prefix: str) -> None:
-        """Removes topics whose name begins so; a broker that will not is not asked twice."""
-        with suppress(StartFailed, KafkaError):
-            gone = [name for name in self._asked(lambda admin: admin.list_topics()) if name.startswith(prefix)]
-            self._asked(lambda admin: admin.delete_topics(gone))
+        """Removes what a crew has left: topics whose name begins so, and everything in Redis, which only it used."""
+        with suppress(StartFailed, KafkaError, redis.RedisError):  # left behind it costs room, nothing else
+            self._asked(lambda admin: admin.delete_topics(self.topics(prefix)))
+            with redis.Redis.from_url(self.redis.url) as client:
+                client.flushall()
 
     def revive_broker(self, node: KafkaNode) -> None:
         """Starts it. It answers once a majority runs: the first ones of a fallen quorum are not waited for."""

@@ -1,6 +1,7 @@
 """The running stack of the harness: ground, crew and the links between, as a fault may touch them (scenario.Rig)."""
 
 import json
+import shutil
 import threading
 import time
 import urllib.request
@@ -229,6 +230,7 @@ class RunningRig:
         old.close()
         self.ground.start()
         self.ground.forget(old.prefix)
+        shutil.rmtree(old.payload, ignore_errors=True)  # a tenth of all images, and nobody will ask for them again
         self.start_crew(source)
 
     def start_crew(self, source: Path | None = None) -> None:

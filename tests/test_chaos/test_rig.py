@@ -194,8 +194,11 @@ def test_another_crew_runs_from_a_patched_tree_with_an_empty_queue(rig: RunningR
     assert send(rig, study) == {0}
     closed(rig, study)
     pids = [part.pid for part in (*rig.brokers, rig.redis, rig.triton)]
+    before = rig.topic_prefix
+    assert rig.ground.topics(before)
     rig.renew(patched(tmp_path, "contracts/worklist.py", 'NOTICE = "Triage only', 'NOTICE = "Planted'))
     assert asked(rig, study) is None
+    assert rig.ground.topics(before) == []
     assert send(rig, study) == {0}
     assert closed(rig, study)["notice"].startswith("Planted")
     rig.renew()

@@ -11,7 +11,7 @@ redis-server:redis-server:the second make of the queue's store
 promtool:prometheus:checks every /metrics page
 java:openjdk-17-jre-headless:runs Apache Kafka
 mvn:maven:fetches Apache Kafka
-faketime:faketime:wrong clocks on purpose
+cc:gcc libc6-dev:compiles the shim that makes a clock wrong
 "
 missing= packages=
 while IFS=: read -r program package use; do

@@ -62,7 +62,9 @@ def test_a_report_that_is_owed_survives_kill_9(kafka_broker: str, topic_prefix: 
         with producer(kafka_broker, topic_prefix, port, peer, tmp_path / "first.log") as process:
             image = ct()
             with requestor.association(("127.0.0.1", port), (CT, ExplicitVRLittleEndian)) as association:
-                assert status_of(association, part10(image)) == 0
+                wait_until(
+                    lambda: status_of(association, part10(image)) == 0, PATIENCE_S
+                )  # ready, perhaps, before Kafka
                 transaction, status = ask(association, [(CT, str(image.SOPInstanceUID)), (CT, "1.2.3")])
                 assert status == 0
                 process.kill()  # SIGKILL, while the requestor still waits

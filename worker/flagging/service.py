@@ -9,13 +9,13 @@ are held, the group membership stays, and scoring goes on.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from math import nan
 
 from contracts.errors import DecodeError, PeerError
 from contracts.hooks import Happening, Hooks
-from contracts.names import BEAT_S, FLAGGING_GROUP, Lane
+from contracts.names import BEAT_S, FLAGGING_GROUP
 from contracts.ports import Log
 from worker.flagging.kafka_in import EventsIn
+from worker.flagging.lagging import Lagging
 from worker.flagging.owner_out import Owner
 from worker.flagging.redis_out import Outcome, RedisView
 
@@ -58,6 +58,7 @@ class FlaggingService:
         self._log = log
         self._hooks = hooks
         self._clock = clock
+        self._lagging = Lagging(source, hooks)
         self._owners: dict[int, Owner] = {}
         self._take_at: dict[int, float] = {}
         self._end_at: dict[int, float] = {}
@@ -125,17 +126,7 @@ class FlaggingService:
         """Another's now: what we told of it last must not stand beside what its new owner tells."""
         del self._owners[number]
         self._committed.pop(number, None)
-        labels = {"partition": str(number)}
-        for gauge in (Happening.REBUILDING, Happening.OPEN_STUDIES):
-            self._hooks.happened(gauge, nan, **labels)
-        for gauge in (Happening.LAG_RECORDS, Happening.LAG_SECONDS):
-            self._hooks.happened(gauge, nan, topic=self._source.topic, **labels)
-        self._unknown_backlog(number)
-
-    def _unknown_backlog(self, number: int) -> None:
-        for lane in Lane:
-            for gauge in (Happening.IMAGES_WAITING, Happening.OLDEST_WAITING_SECONDS):
-                self._hooks.happened(gauge, nan, partition=str(number), lane=lane.value)
+        self._lagging.ended(number)
 
     def _take_all(self) -> None:
         """Takes what is not taken. A store that did not answer once is left alone for a moment."""
@@ -215,7 +206,7 @@ class FlaggingService:
     def _give_up(self, owner: Owner, wait_s: float) -> None:
         if owner.taken:
             owner.drop()
-            self._unknown_backlog(owner.number)
+            self._lagging.unknown(owner.number)
         self._take_at[owner.number] = self._clock() + wait_s
         self._source.hold(owner.number)
 
@@ -239,7 +230,7 @@ class FlaggingService:
         for owner in self._owners.values():
             if owner.taken and self._log.up():
                 self._guarded(owner, Owner.beat)
-        self._lags()
+        self._lagging.tell(self._owners.values(), broker_up=self._log.up())
         if self._owners and self._redis != "away":
             with suppress(PeerError):  # the sweep can wait; a full store is the more in need of it
                 self._store.leave()
@@ -249,24 +240,6 @@ class FlaggingService:
         if self._log_id and self._source.log_id() not in {"", self._log_id}:
             for owner in self._owners.values():
                 self._give_up(owner, 0.0)
-
-    def _lags(self) -> None:
-        """While the store is away nothing is fetched: then the broker is asked how far the log has grown."""
-        held = [owner.number for owner in self._owners.values() if not owner.taken]
-        ends: Mapping[int, int] = {}
-        if held and self._log.up():
-            with suppress(PeerError):
-                ends = self._source.ends(held)
-        for owner in self._owners.values():
-            self._lag(owner, ends.get(owner.number, self._source.seen_end(owner.number) or 0))
-
-    def _lag(self, owner: Owner, end: int) -> None:
-        """Where the store is away and nobody knows the end, the age grows all the same."""
-        records = max(0, end - owner.reached)
-        behind = records or not owner.taken
-        labels = {"topic": self._source.topic, "partition": str(owner.number)}
-        self._hooks.happened(Happening.LAG_RECORDS, records, **labels)
-        self._hooks.happened(Happening.LAG_SECONDS, owner.lag_s if behind else 0.0, **labels)
 
     def _commit(self) -> None:
         moved = {

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -31,17 +31,31 @@ from contracts.names import Topics
 from launch.stack.part import StartFailed
 
 CREW_RUNS = 10  # on one crew: its topics and its list grow with each
-MOMENT = (0.05, 0.7)  # of the time that the load takes to send
 UNPACED_S = 3.0  # to send a load as fast as it is taken, about
 INSIST_S = 180.0  # a sender's patience: the longest outage, then twice the time in which we must be back
 SENDERS_LIMIT_S = INSIST_S + 60.0  # late images begin half a minute later
-ENDED_LIMIT_S = 90.0  # after the last image: flagging.deadline_s is 30 s on the rig, and then the quiet period
 ACT_LIMIT_S = 300.0  # every outage, and every part's own limit to start
 HEALTHY_S = 60.0  # for all parts to see each other again before the next run
 READ_LIMIT_S = 30.0  # for reads that nobody refuses
 LOOK_S = 0.25
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When the act begins, as a share of the time that the load takes to send, and how long a run waits after it.
+
+    ``recovery_s``: I6. ``ended_s``: after the last image, for every study to come to its end; flagging.deadline_s is
+    30 s on the rig, and then comes the quiet period.
+    """
+
+    moment: tuple[float, float] = (0.05, 0.7)
+    recovery_s: float = RECOVERY_S
+    ended_s: float = 90.0
+
+
+PACE = Pace()
 
 
 class Runner:
@@ -132,10 +146,10 @@ def _unhealed(rig: RunningRig) -> str:
     return ""
 
 
-def one_run(rig: RunningRig, fault: Fault, seed: int) -> Outcome:
+def one_run(rig: RunningRig, fault: Fault, seed: int, pace: Pace = PACE) -> Outcome:
     """On a healthy rig; what it leaves behind is for the caller to heal. An interrupt interrupts the rig, too."""
     try:
-        return _Run(rig, fault, seed).outcome()
+        return _Run(rig, fault, seed, pace).outcome()
     except KeyboardInterrupt:
         rig.interrupt()
         raise
@@ -169,8 +183,8 @@ class _Act(threading.Thread):
 class _Run:
     """One run from the first image to the checks."""
 
-    def __init__(self, rig: RunningRig, fault: Fault, seed: int) -> None:
-        self._rig, self._fault, self._seed = rig, fault, seed
+    def __init__(self, rig: RunningRig, fault: Fault, seed: int, pace: Pace) -> None:
+        self._rig, self._fault, self._seed, self._pace = rig, fault, seed, pace
         self._began_s = time.monotonic()
         self._dice = Random(f"{fault.name} {seed}")
         # The rig may have seen this fault and seed before: UIDs are of this run alone.
@@ -226,7 +240,7 @@ class _Run:
 
     def _struck(self) -> _Act:
         act = _Act(self._rig, self._fault, self._dice)
-        self._rig.pause(self._dice.uniform(*MOMENT) * sending_s(self._fault.load))
+        self._rig.pause(self._dice.uniform(*self._pace.moment) * sending_s(self._fault.load))
         act.start()
         act.join(ACT_LIMIT_S)
         if act.is_alive():
@@ -238,14 +252,14 @@ class _Run:
     def _recovered(self, ended_s: float) -> float | None:
         """Seconds from the fault's end until all that was acknowledged by then is settled and reads are ok."""
         left = {key[0] for key in waiting(self._ledger, {}, ended_s)}
-        end_s = ended_s + RECOVERY_S
+        end_s = ended_s + self._pace.recovery_s
         while time.monotonic() <= end_s:
             left &= {key[0] for key in waiting(self._ledger, self._read(left), ended_s)}
             if not left and self._rig.status() == "ok":
                 return round(time.monotonic() - ended_s, 2)
             self._rig.pause(LOOK_S)
         why = f"images of {len(left)} studies wait" if left else f"reads are {self._rig.status()}"
-        self._violations.append(f"I6 recovery: not within {RECOVERY_S:.0f} s: {why}")
+        self._violations.append(f"I6 recovery: not within {self._pace.recovery_s:.0f} s: {why}")
         return None
 
     def _all_sent(self, scanners: Scanners) -> None:
@@ -257,7 +271,7 @@ class _Run:
     def _all_ended(self) -> None:
         """Returns when every study has come to its end; one that does not is for the checks."""
         left = set(self._ledger.owed())
-        end_s = time.monotonic() + ENDED_LIMIT_S
+        end_s = time.monotonic() + self._pace.ended_s
         while left and time.monotonic() < end_s:
             left &= set(unended(self._ledger, self._read(left)))
             self._rig.pause(LOOK_S if left else 0)

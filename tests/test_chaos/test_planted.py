@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from chaos import run_call
 from chaos.planted import BUGS, SEED, Bug, NotPlanted
 from chaos.planted_call import PACKAGES, copied, spoilt
 from chaos.rig_call import RunningRig
-from chaos.run_call import one_run
+from chaos.run_call import Pace, one_run
 from chaos.scenario import Fault
 from launch.stack.service import PACKAGE_ROOT
 
-GIVEN_UP_S = 15.0  # what is not settled by then is lost to a bug: nobody waits for the deadlines that tell the reader
-MOMENT_S = (0.3, 0.5)  # the acts pause for themselves
+AT_ONCE = (0.05, 0.1)  # the acts pause for themselves
+PATIENT = Pace(AT_ONCE)
+# What is not settled by then is lost to a bug: nobody waits for the deadlines that would tell the reader.
+IMPATIENT = Pace(AT_ONCE, recovery_s=12.0, ended_s=12.0)
 FAULTS = {bug.fault.name: bug.fault for bug in BUGS}
 
 
@@ -37,12 +38,9 @@ def spoilt_rig(rig: RunningRig) -> Iterator[RunningRig]:
 @pytest.mark.stack
 @pytest.mark.kafka
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
-def test_without_a_bug_the_same_runs_show_nothing(
-    sound_rig: RunningRig, fault: Fault, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_bug_the_same_runs_show_nothing(sound_rig: RunningRig, fault: Fault) -> None:
     """Same load, same fault, same seed: everything acknowledged is settled once, and no invariant is broken."""
-    monkeypatch.setattr(run_call, "MOMENT_S", MOMENT_S)
-    outcome = one_run(sound_rig, fault, SEED)
+    outcome = one_run(sound_rig, fault, SEED, PATIENT)
     sound_rig.heal()
     assert outcome.violations == ()
     assert outcome.settled == outcome.acknowledged > 30
@@ -51,15 +49,11 @@ def test_without_a_bug_the_same_runs_show_nothing(
 @pytest.mark.stack
 @pytest.mark.kafka
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_a_planted_bug_is_caught(
-    spoilt_rig: RunningRig, bug: Bug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_planted_bug_is_caught(spoilt_rig: RunningRig, bug: Bug, tmp_path: Path) -> None:
     """The services run from a tree with the bug in it: the invariant that it breaks speaks."""
-    for name, value in (("MOMENT_S", MOMENT_S), ("RECOVERY_S", GIVEN_UP_S), ("ENDED_LIMIT_S", GIVEN_UP_S)):
-        monkeypatch.setattr(run_call, name, value)
     spoilt_rig.heal()
     spoilt_rig.renew(spoilt(tmp_path, bug))
-    outcome = one_run(spoilt_rig, bug.fault, SEED)
+    outcome = one_run(spoilt_rig, bug.fault, SEED, IMPATIENT)
     told = "\n".join(outcome.violations[:5]) or "nothing"
     assert bug.breaks in {sentence.split()[0] for sentence in outcome.violations}, f"the ledger says: {told}"
 

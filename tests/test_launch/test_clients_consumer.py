@@ -284,8 +284,8 @@ def test_a_member_beside_others_may_have_nothing(kafka_broker: str, topic_prefix
     member = make_consumer(settings, group=group_of(settings, "readers"), topics=[topic])
     try:
         member.subscribe([topic])
-        until = time.monotonic() + 30
-        while not member.assignment() and time.monotonic() < until:
+        until = time.monotonic() + 60
+        while not 0 < len(member.assignment()) < settings.partitions and time.monotonic() < until:
             member.poll(timeout_ms=100)
         assert 0 < len(member.assignment()) < settings.partitions
         member._subscription.assign_from_subscribed([])

@@ -2,6 +2,7 @@
 
 from contracts.names import Lane
 
+SLICE_BYTES = 512 * 1024  # a CT slice: what a record is taken to be before a larger one was seen
 ROUTINE_SHARE = 0.75  # of the window: the rest is kept free, so that a stat scan always finds room
 
 
@@ -12,7 +13,7 @@ class Window:
         self._limit = (images, size_bytes)
         self.images = 0
         self.size_bytes = 0
-        self._largest_bytes = 1
+        self._largest_bytes = SLICE_BYTES
 
     def add(self, size_bytes: int) -> None:
         """A record was fetched."""

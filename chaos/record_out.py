@@ -20,11 +20,12 @@ GIT_S = 10  # a question about the clone
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One line of the file: an outcome, when it ended and of which version it is."""
+    """One line of the file: an outcome, when it ended, of which version it is, how busy the machine was."""
 
     outcome: Outcome
     at: str
     version: str
+    load: float = 0.0  # average of the machine's last minute: a recovery on a crowded machine says less
 
     @property
     def cell(self) -> tuple[str, int]:
@@ -56,7 +57,8 @@ def _git(*arguments: str) -> str:
 def keep(file: Path, outcome: Outcome, version: str) -> None:
     """Appends one line; a run that is interrupted leaves none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(outcome.told() | {"at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "version": version})
+    at, load = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", round(os.getloadavg()[0], 1)
+    line = json.dumps(outcome.told() | {"at": at, "version": version, "load": load})
     with file.open("a", encoding="utf-8") as sink:
         sink.write(line + "\n")
 
@@ -71,7 +73,7 @@ def kept(file: Path) -> list[Kept]:
 def _decoded(told: Mapping[str, Any]) -> Kept:
     known = {field.name: told[field.name] for field in fields(Outcome) if field.name in told}
     known["violations"] = tuple(known["violations"])
-    return Kept(Outcome(**known), told["at"], told["version"])
+    return Kept(Outcome(**known), told["at"], told["version"], told.get("load", 0.0))
 
 
 def latest(runs: Iterable[Kept]) -> list[Kept]:
@@ -90,6 +92,7 @@ def summary(runs: Sequence[Kept], command: str) -> dict[str, Any]:
         "versions": {v: sum(run.version == v for run in cells) for v in versions},
         "first": min((run.at for run in cells), default=""),
         "last": max((run.at for run in cells), default=""),
+        "highest_load": max((run.load for run in cells), default=0.0),
         "totals": totals([run.outcome for run in cells]),
         "faults": {name: totals([run.outcome for run in cells if run.outcome.fault == name]) for name in names},
         "violations": [_violated(run) for run in cells if run.outcome.violations],

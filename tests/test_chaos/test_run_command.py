@@ -114,6 +114,7 @@ def test_the_summary_counts_the_latest_run_of_each_fault_and_seed(tmp_path: Path
     assert written["versions"] == {"new": 2}
     assert [one["violations"] for one in written["replaced"]] == [["I1 lost"]]
     assert written["machine"]["cores"] >= 1
+    assert written["highest_load"] == max(kept.load for kept in record_out.kept(file))
 
 
 def test_a_misspelt_fault_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

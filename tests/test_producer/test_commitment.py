@@ -410,11 +410,11 @@ def test_a_memory_only_broker_that_was_lost_has_committed_nothing(start: Start, 
             ask(peer, pairs)
             assert requestor.report().event_type == 1
         own_tansu.kill()
-        wait_until(lambda: producer.service.peers()["kafka"] == "away", 40)
+        wait_until(lambda: producer.service.peers()["kafka"] == "away", 120)
         own_tansu.start()
-        wait_until(lambda: producer.service.peers()["kafka"] == "up", 60)
+        wait_until(lambda: producer.service.peers()["kafka"] == "up", 120)
         with requestor.association(producer.dicom) as peer:
-            wait_until(lambda: ask(peer, pairs)[1] == 0, 60)
+            wait_until(lambda: ask(peer, pairs)[1] == 0, 120)
             assert requestor.report(120).failed == ((*pairs[0], 0x0112),)
 
 

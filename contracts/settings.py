@@ -174,9 +174,9 @@ class LimitSettings(Section):
     messages_waiting: Count = Field(
         16, description="requests of one association not yet answered; we negotiate one at a time (PS3.7 D.3.3.3)"
     )
-    associations_per_address: Count = Field(32, description="of one remote address: one greedy peer leaves room")
+    associations_per_address: Count = Field(48, description="of one remote address: one greedy peer leaves room")
     associations_per_title: Count = Field(
-        16, description="of one calling AE title at one address; not across addresses, as a title can be forged"
+        32, description="of one calling AE title at one address; not across addresses, as a title can be forged"
     )
     unasked_connections: Count = Field(
         64, description="connections that asked for nothing yet, per listener; the oldest of the busiest address yields"

@@ -85,10 +85,14 @@ def guarded_protocol(guards: HttpGuards) -> type[H11Protocol]:
 
 
 def _end(connection: Any, guards: HttpGuards, reason: Reason) -> None:
-    if not connection.transport.is_closing():
-        if connection.cycle is None or connection.conn.trailing_data[0]:
-            guards.refused(reason)  # a connection kept alive that simply ends has done nothing wrong
-        connection.transport.abort()
+    """At once where a request is missing or half there; one that is kept alive and idle is closed in good form."""
+    if connection.transport.is_closing():
+        return
+    if connection.cycle is not None and connection.cycle.response_complete and not connection.conn.trailing_data[0]:
+        connection.transport.close()
+        return
+    guards.refused(reason)
+    connection.transport.abort()
 
 
 async def pieces(request: Request, guards: HttpGuards) -> AsyncIterator[bytes]:

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore")]
 CT = (CTImageStorage, ExplicitVRLittleEndian)
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
 ACCEPTED, REJECTED = 0x02, 0x03
+PDU_TYPES = range(1, 8)
 
 
 def refused(producer: Running, reason: str) -> int:
@@ -89,12 +90,13 @@ def test_silent_sockets_lock_nobody_out(start: Start, tansu: str, tmp_path: Path
     ],
 )
 def test_a_first_pdu_that_is_none_is_hung_up_on(start: Start, tansu: str, said: bytes) -> None:
-    """No association, no bytes held, the place left."""
+    """No association, no bytes held, the place left; counted, unless it is no PDU at all."""
     with start(tansu) as producer, connect(producer.dicom) as peer:
         with suppress(ConnectionError):  # it may hang up while we still speak
             peer.sendall(said)
         assert ended(peer)
         wait_until(lambda: nobody_inside(producer), 20)
+        assert refused(producer, "protocol") == (said[0] in PDU_TYPES)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,22 @@ def test_one_greedy_peer_leaves_room(start: Start, tansu: str, tmp_path: Path) -
         assert refused(producer, "too_many") == 4
         with scanner(producer, tmp_path / "scanner"):
             pass
+
+
+def test_objects_that_never_end_leave_memory_for_others(start: Start, tansu: str) -> None:
+    """One address takes what it can get, and keeps it: another sender's image is stored all the same."""
+    mib, size_bytes, piece_bytes = 1024**2, 1_040_000, 16_000  # four of them and an image are more than 4 MiB
+    limits = {"memory_bytes": 4 * mib, "inflated_bytes": 4 * mib}
+    store_of_ct = command(0x0001, sop_class=CTImageStorage.encode() + b"\0")
+    image = ct(Rows=256, Columns=256, PixelData=bytes(131_072))
+    with start(tansu, limits=limits, payload={"inline_limit_bytes": mib}) as producer, ExitStack() as stack:
+        for _ in range(4):
+            peer = stack.enter_context(associated(producer.dicom))
+            peer.sendall(pdu(0x04, pdv(0x03, store_of_ct)))
+            for _ in range(size_bytes // piece_bytes):
+                peer.sendall(pdu(0x04, pdv(0x00, bytes(piece_bytes))))
+        wait_until(lambda: producer.door("dicom")._budget.held_bytes == 3 * size_bytes, 20)
+        assert store(producer.dicom, part10(image)) == SUCCESS
 
 
 def test_a_title_forged_elsewhere_takes_nothing_from_its_owner(start: Start, tansu: str) -> None:

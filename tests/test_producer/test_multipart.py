@@ -1,12 +1,14 @@
 """The body of a store request, taken apart however it is cut into pieces."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.reasons import Reason
 from producer.memory import Budget
-from producer.multipart import Malformed, Part, Parts, WrongMediaType, boundary_of
+from producer.multipart import Malformed, Part, Parts, TooMany, WrongMediaType, boundary_of
 
 BOUNDARY = b"triage-boundary"
 
@@ -129,3 +131,29 @@ def test_what_is_wrong_with_a_body_is_a_sentence(boundary: bytes, written: bytes
     """No name of a class of ours or of a library: the sender must know what to mend."""
     with pytest.raises(Malformed, match="boundary"):
         Parts(boundary, 1000, Budget(1000)).feed(written)
+
+
+def test_a_large_part_is_in_memory_once() -> None:
+    """Its pieces grow into the one buffer that is handed on."""
+    size_bytes, piece = 48 * 1024**2, bytes(64 * 1024)
+    budget = Budget(2 * size_bytes)
+    parts = Parts(BOUNDARY, size_bytes, budget)
+    head, tail = body([b""]).split(b"\r\n\r\n", 1)
+    tracemalloc.start()
+    try:
+        parts.feed(head + b"\r\n\r\n")
+        for _ in range(size_bytes // len(piece)):
+            parts.feed(piece)
+        (part,) = parts.feed(tail)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(part.content) == size_bytes
+    assert peak < 1.3 * size_bytes
+
+
+def test_parts_beyond_their_number_are_refused() -> None:
+    """Whoever sends without end is stopped at a count."""
+    parts = Parts(BOUNDARY, 100, Budget(1000), most=3)
+    with pytest.raises(TooMany):
+        parts.feed(body([b"x"] * 4))

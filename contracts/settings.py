@@ -161,7 +161,11 @@ class ProducerSettings(Section):
 class LimitSettings(Section):
     """What the doors take at most, whoever sends it: each cap holds before anything is parsed, inflated or decoded."""
 
-    memory_bytes: Bytes = Field(2 * GIB, description="bytes of unsettled objects in all doors together; over it 0xA700")
+    memory_bytes: Bytes = Field(3 * GIB, description="bytes of unsettled objects in all doors together; over it 0xA700")
+    memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75,
+        description="of memory_bytes for one remote address at most; who never ends an object leaves the others room",
+    )
     associate_bytes: Bytes = Field(
         256 * KIB, description="A-ASSOCIATE-RQ; 128 contexts of 40 transfer syntaxes need some 140 KiB (PS3.8 9.3.2)"
     )

@@ -138,7 +138,8 @@ def guarded_server(guards: Guards) -> type[ThreadedAssociationServer]:
 
         def _create_association(self) -> Any:
             self._association = assoc = super()._create_association()
-            assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, guards.budget, guards.refused)
+            share = guards.budget.of(self.client_address[0])
+            assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, share, guards.refused)
             assoc.dul.state_machine.__class__ = PatientStateMachine
             assoc.dul.daemon = True  # a peer that trickles does not keep a process from its end
             _guard_socket(assoc, self.request, guards, self._by)

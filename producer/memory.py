@@ -1,8 +1,9 @@
 """Two bounded memories that all doors share: what was acknowledged, and how many bytes are in hand."""
 
 import threading
-from collections import OrderedDict
-from typing import Self
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 from contracts.errors import Rejected
 from contracts.reasons import Reason
@@ -47,12 +48,28 @@ class Acknowledged:
             self._seen.clear()
 
 
-class Budget:
-    """Bytes that all doors together may hold of objects not yet settled."""
+class Room(Protocol):
+    """Memory that may be had, or not."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def take(self, size_bytes: int) -> bool:
+        """False, and nothing taken, where there is too little."""
+
+    def give(self, size_bytes: int) -> None:
+        """Hands back what was taken."""
+
+
+class Budget:
+    """Bytes that all doors together may hold of objects not yet settled.
+
+    ``share`` of them (0…1) at most for one remote address: who sends a large object and never its end keeps what it
+    has, and the others still find room.
+    """
+
+    def __init__(self, limit_bytes: int, share: float = 1.0) -> None:
         self.limit_bytes = limit_bytes
+        self._of_one_bytes = int(limit_bytes * share)
         self._held_bytes = 0
+        self._held_by: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
@@ -60,17 +77,42 @@ class Budget:
         """Held now."""
         return self._held_bytes
 
-    def take(self, size_bytes: int) -> bool:
-        """False, and nothing taken, where it would go over the limit."""
+    def of(self, address: str) -> Room:
+        """What a peer at that address may take."""
+        return _Share(self, address)
+
+    def take(self, size_bytes: int, address: str = "") -> bool:
+        """False, and nothing taken, where it would go over the limit, or over the share of an address."""
         with self._lock:
             fits = self._held_bytes + size_bytes <= self.limit_bytes
-            self._held_bytes += size_bytes if fits else 0
+            if address:
+                fits = fits and self._held_by[address] + size_bytes <= self._of_one_bytes
+            self._count(size_bytes if fits else 0, address)
         return fits
 
-    def give(self, size_bytes: int) -> None:
+    def give(self, size_bytes: int, address: str = "") -> None:
         """Hands back what was taken."""
         with self._lock:
-            self._held_bytes -= size_bytes
+            self._count(-size_bytes, address)
+
+    def _count(self, size_bytes: int, address: str) -> None:
+        self._held_bytes += size_bytes
+        if address:
+            self._held_by[address] += size_bytes
+            if not self._held_by[address]:
+                del self._held_by[address]  # addresses come and go without end
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    budget: Budget
+    address: str
+
+    def take(self, size_bytes: int) -> bool:
+        return self.budget.take(size_bytes, self.address)
+
+    def give(self, size_bytes: int) -> None:
+        self.budget.give(size_bytes, self.address)
 
 
 class Loan:

@@ -18,7 +18,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings
-from producer.memory import Budget
+from producer.memory import Room
 from producer.preamble import CLEAN, PREFIX
 from producer.stamp_call import monotonic_s
 from producer.upper_layer import N_EVENT_REPORT_RQ, Malformed, command_field
@@ -55,8 +55,8 @@ class Part10(BytesIO):
 class GuardedMessages(DIMSEServiceProvider):
     """Counts fragments and bytes of one association; its methods run in the association's network thread."""
 
-    def __init__(self, assoc: Any, largest_bytes: int, limits: LimitSettings, budget: Budget, refused: Refused) -> None:
-        """``refused``: told why the association is ended."""
+    def __init__(self, assoc: Any, largest_bytes: int, limits: LimitSettings, budget: Room, refused: Refused) -> None:
+        """``budget``: the peer's share of it. ``refused``: told why the association is ended."""
         super().__init__(assoc)
         self.message: Any
         self._largest_bytes, self._limits, self._budget, self._refused = largest_bytes, limits, budget, refused
@@ -164,11 +164,16 @@ class GuardedMessages(DIMSEServiceProvider):
         """A store's data set begins behind preamble and File Meta (PS3.10 7.1)."""
         if isinstance(self.message, C_STORE_RQ) and not self.message.data_set.tell():
             context = self.assoc._accepted_cx.get(context_id)  # noqa: SLF001 - its public list is by no ID
-            if context is not None:
-                self.message.data_set = _leading(self.message.command_set, context.transfer_syntax[0])
+            if context is None:
+                return
+            leading = _leading(self.message.command_set, context.transfer_syntax[0])
+            if leading is None:
+                self._forget(Reason.UNPARSABLE)
+            else:
+                self.message.data_set = leading
 
 
-def _leading(command: Any, transfer_syntax: UID) -> BytesIO:
+def _leading(command: Any, transfer_syntax: UID) -> Part10 | None:
     try:
         meta = create_file_meta(
             sop_class_uid=command.AffectedSOPClassUID,
@@ -178,5 +183,5 @@ def _leading(command: Any, transfer_syntax: UID) -> BytesIO:
         leading = Part10()
         leading.lead_bytes = leading.write(CLEAN + PREFIX + encode_file_meta(meta))
     except Exception:  # noqa: BLE001 - whatever stands in a command set of theirs: the object is refused with a status
-        return Forgotten(Reason.UNPARSABLE)
+        return None
     return leading

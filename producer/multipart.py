@@ -9,7 +9,7 @@ from python_multipart.multipart import MultipartParser, MultipartState, parse_op
 from contracts.errors import TriageError
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings
-from producer.memory import Budget
+from producer.memory import Room
 
 DICOM = "application/dicom"
 MOST_PARTS = LimitSettings().stow_parts
@@ -55,7 +55,7 @@ def boundary_of(content_type: str) -> bytes:
 class Parts:
     """Feed it the body piece by piece; each call gives the parts that piece finished."""
 
-    def __init__(self, boundary: bytes, largest_bytes: int, budget: Budget, most: int = MOST_PARTS) -> None:
+    def __init__(self, boundary: bytes, largest_bytes: int, budget: Room, most: int = MOST_PARTS) -> None:
         self._largest_bytes, self._budget, self._most, self._count = largest_bytes, budget, most, 0
         self._content = BytesIO()  # gives its one buffer away: a part is never in memory twice
         self._size_bytes = 0

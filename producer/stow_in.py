@@ -19,7 +19,7 @@ from contracts.reasons import Reason
 from contracts.settings import LimitSettings, ProducerSettings
 from producer.http_in import CONNECTION, GoingAway, HttpGuards, Late, guarded_protocol, pieces
 from producer.intake import Door, Received, is_uid
-from producer.memory import Budget
+from producer.memory import Budget, Room
 from producer.multipart import Malformed, Part, Parts, TooMany, WrongMediaType, boundary_of
 from producer.places import Places, Seats
 from producer.reception import Outcome, Reception
@@ -136,7 +136,8 @@ class StowDoor:
         study = _study_of(request)
         boundary = boundary_of(request.headers.get("content-type", ""))
         self._check_length(int(request.headers.get("content-length", 0)))
-        parts = Parts(boundary, self._reception.limits.largest_bytes, self._budget, self._limits.stow_parts)
+        share = self._budget.of(request.client.host if request.client else "")
+        parts = Parts(boundary, self._reception.limits.largest_bytes, share, self._limits.stow_parts)
         turn = asyncio.Semaphore(PARTS_IN_HAND)
         tasks: list[asyncio.Task[Outcome]] = []
         size_bytes = 0
@@ -146,7 +147,7 @@ class StowDoor:
                 self._check_length(size_bytes)
                 for part in parts.feed(piece):
                     await turn.acquire()
-                    tasks.append(asyncio.create_task(self._settled(part, study, turn)))
+                    tasks.append(asyncio.create_task(self._settled(part, study, turn, share)))
             parts.finish()
         finally:
             parts.abandon()
@@ -159,14 +160,14 @@ class StowDoor:
         if size_bytes > self._settings.stow_max_body_bytes:
             raise TooLarge(f"{self._settings.stow_max_body_bytes} bytes")
 
-    async def _settled(self, part: Part, study: str, turn: asyncio.Semaphore) -> Outcome:
+    async def _settled(self, part: Part, study: str, turn: asyncio.Semaphore, share: Room) -> Outcome:
         received = Received(part.content, Door.STOW, "stow", now_s(), traceparent(), study_instance_uid=study)
         try:
             if part.refused is not None:
                 return self._reception.refuse(received, part.refused)
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._reception.take, received)
         finally:
-            self._budget.give(len(part.content))
+            share.give(len(part.content))
             turn.release()
 
 

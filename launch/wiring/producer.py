@@ -52,12 +52,13 @@ def limits_of(settings: Settings) -> Limits:
             f"({settings.kafka.max_record_bytes})."
         )
     largest = settings.payload.max_bytes if settings.payload.url else inline
-    if largest > settings.limits.memory_bytes:
+    memory, share = settings.limits.memory_bytes, settings.limits.memory_share
+    if largest > memory * share:
         raise SettingsError(
-            f"limits.memory_bytes ({settings.limits.memory_bytes}) must hold at least one object of the largest size "
-            f"that is taken ({largest}: payload.max_bytes, or payload.inline_limit_bytes without a payload store)."
+            f"limits.memory_share of limits.memory_bytes ({share} of {memory}) must hold one object of the largest "
+            f"size that is taken ({largest}: payload.max_bytes, or payload.inline_limit_bytes without a payload store)."
         )
-    return Limits(inline, largest, Caps.of(settings.limits), Budget(settings.limits.memory_bytes))
+    return Limits(inline, largest, Caps.of(settings.limits), Budget(memory, share))
 
 
 def _doors(settings: Settings, reception: Reception, hooks: Hooks, parts: commitment.Parts) -> list[Door]:

@@ -74,7 +74,7 @@ def test_silent_sockets_lock_nobody_out(start: Start, tansu: str, tmp_path: Path
         associate(extra=b"".join(item(0x21, b"") for _ in range(9000))),
         associate(extra=item(0x20, b"\x03\0\0\0" + item(0x40, b"") * 9000)),
         associate(extra=item(0x20, bytes(60_000)) * 5),
-        associate()[:-1] + b"\xff",
+        pdu(0x01, associate()[6:] + b"\x50"),
     ],
     ids=[
         "4 GiB request",
@@ -197,7 +197,7 @@ def test_objects_that_never_end_leave_memory_for_others(start: Start, tansu: str
     """One address takes what it can get, and keeps it: another sender's image is stored all the same."""
     mib, size_bytes, piece_bytes = 1024**2, 1_040_000, 16_000  # four of them and an image are more than 4 MiB
     limits = {"memory_bytes": 4 * mib, "inflated_bytes": 4 * mib}
-    store_of_ct = command(0x0001, sop_class=CTImageStorage.encode() + b"\0")
+    store_of_ct = command(0x0001, sop_class=CTImageStorage.encode() + b"\0") + element(0x00001000, b"1.2.3\0")
     image = ct(Rows=256, Columns=256, PixelData=bytes(131_072))
     with start(tansu, limits=limits, payload={"inline_limit_bytes": mib}) as producer, ExitStack() as stack:
         for _ in range(4):
@@ -207,6 +207,16 @@ def test_objects_that_never_end_leave_memory_for_others(start: Start, tansu: str
                 peer.sendall(pdu(0x04, pdv(0x00, bytes(piece_bytes))))
         wait_until(lambda: producer.door("dicom")._budget.held_bytes == 3 * size_bytes, 20)
         assert store(producer.dicom, part10(image)) == SUCCESS
+
+
+def test_a_store_whose_file_meta_cannot_be_written_keeps_nothing(start: Start, tansu: str) -> None:
+    """Bytes that nobody gives back would shut the door in the end, one message after the other."""
+    nameless = command(0x0001, sop_class=CTImageStorage.encode() + b"\0")
+    with start(tansu) as producer, associated(producer.dicom) as peer:
+        peer.sendall(pdu(0x04, pdv(0x03, nameless) + pdv(0x00, bytes(16_000))) + pdu(0x04, pdv(0x00, bytes(16_000))))
+        messages = producer.door("dicom")._associations()[0].dimse
+        wait_until(lambda: messages._growing_bytes > 32_000, 20)
+        assert producer.door("dicom")._budget.held_bytes == 0
 
 
 def test_a_title_forged_elsewhere_takes_nothing_from_its_owner(start: Start, tansu: str) -> None:

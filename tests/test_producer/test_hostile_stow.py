@@ -177,8 +177,8 @@ def test_bombs_side_by_side_stay_within_one_budget(start: Start, tansu: str) -> 
         most: list[int] = []
         take = budget.take
 
-        def noted(size_bytes: int) -> bool:
-            taken = bool(take(size_bytes))
+        def noted(size_bytes: int, address: str = "") -> bool:
+            taken = bool(take(size_bytes, address))
             most.append(budget.held_bytes)
             return taken
 

@@ -4,13 +4,14 @@ Values are interpreted here, because pydicom's own validation warns with the val
 place in a log. Sizes are checked before anything is inflated (PS3.5 A.5); elements are counted while they are walked.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from contracts.errors import Rejected, TriageError
@@ -32,6 +33,8 @@ META_GROUP = 0x0002
 META_TAGS = (0x00020002, 0x00020003, 0x00020010)  # MediaStorageSOPClassUID, …SOPInstanceUID, TransferSyntaxUID
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double float, integer pixel data
 CHARACTER_SET = 0x00080005
+_NEARLY = re.compile(r"ISO[^_]IR|ISO.2022.IR.")  # spelt with another blank: pydicom knows what is meant
+_UNOFFICIAL = dict.fromkeys(("utf-8", "utf8"), "ISO_IR 192")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Header:
 
     def _encodings(self) -> list[str]:
         names = self.raw(CHARACTER_SET)[:MAX_TEXT_BYTES].decode("ascii", "replace").split("\\")
-        return convert_encodings([name.strip(" \0") for name in names])
+        return convert_encodings([_spoken(name.strip(" \0")) for name in names])
 
     def whole_number(self, tag: int, absent: int) -> int:
         """An IS value (PS3.5 6.2), or an integer of a wrong, binary VR. Raises ValueError where it is neither."""
@@ -96,6 +99,14 @@ class Header:
 
     def _order(self) -> Literal["little", "big"]:
         return "little" if self.level.order.little_endian else "big"
+
+
+def _spoken(name: str) -> str:
+    """A character set that DICOM has, or nearly spells so; else the default repertoire.
+
+    Python would be asked for any other name, takes some that are no character set, and keeps each it does not know.
+    """
+    return name if name in python_encoding or _NEARLY.match(name) else _UNOFFICIAL.get(name.lower(), "")
 
 
 @contextmanager

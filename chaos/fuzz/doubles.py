@@ -12,7 +12,11 @@ from contracts.findings import ReadingState, StudyState, Urgency
 from contracts.hooks import Happening, Silent
 from contracts.ports import Entry
 from contracts.scans import Place
+from contracts.settings import FlaggingSettings
 from contracts.worklist import Change, PartitionStatus, WorklistItem
+from worker.flagging.redis_out import RedisView
+from worker.flagging.study import Study
+from worker.flagging.view import Taken, Write
 from worker.scoring.inference import Request
 from worker.scoring.measure import Answer, ServedModel, checked
 from worklist.cursor import Cursor
@@ -97,6 +101,28 @@ class TakingLog:
     def close(self, timeout_s: float) -> None:
         """Nothing is in flight."""
         del timeout_s
+
+
+class StoredStudies(RedisView):
+    """What flagging keeps of studies, in dictionaries, read as it reads its store (worker/flagging/apply.lua writes it)."""
+
+    def __init__(self, rules: FlaggingSettings) -> None:
+        self._rules = rules
+        self._kept: dict[str, tuple[bytes, dict[bytes, bytes], dict[bytes, bytes]]] = {}
+
+    def write(self, write: Write) -> None:
+        """One study of a batch."""
+        _, images, frames = self._kept.get(write.uid, (b"", {}, {})) if not write.fresh else (b"", {}, {})
+        images |= {name.encode(): value.encode() for name, value in write.images.items()}
+        frames |= {name.encode(): value.encode() for name, value in write.frames.items()}
+        self._kept[write.uid] = (write.fold.encode(), images, frames)
+
+    def study(self, taken: Taken, uid: str) -> Study | None:
+        """As it was written. Raises DecodeError where it cannot be read again."""
+        if uid not in self._kept:
+            return None
+        fold, images, frames = self._kept[uid]
+        return self._read(taken, uid, [fold, str(taken.epoch).encode()], dict(images), dict(frames))
 
 
 class SmallView:

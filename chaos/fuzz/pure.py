@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from chaos.fuzz.dice import Dice
-from chaos.fuzz.doubles import FaultsTold, SmallView, SoundModel, TakingLog
+from chaos.fuzz.doubles import FaultsTold, SmallView, SoundModel, StoredStudies, TakingLog
 from chaos.fuzz.grammar import http, part10, records, stow
 from chaos.fuzz.parcel import unpack
 from chaos.fuzz.samples_in import all_samples
@@ -265,19 +265,23 @@ def _fold() -> Call:
 
 
 def _folded(raws: Sequence[Raw], rules: FlaggingSettings, at_once: int) -> dict[str, str]:
-    """The rows that readers see at the end, studies taken up from what was stored between batches."""
-    fold, kept = PartitionFold(Taken(0, "o", 0, 0, inherits=False), rules, 0), dict[str, Study]()
+    """The rows that readers see at the end. Closed studies leave memory and come back from what was stored of them."""
+    taken = Taken(0, "o", 0, 0, inherits=False)
+    fold, kept = PartitionFold(taken, rules, 0), StoredStudies(rules)
     rows: dict[str, str] = {}
     for at in range(0, len(raws), at_once):
         readings = fold.readings(raws[at : at + at_once])
         for uid in fold.missing(readings):
-            fold.take_up(uid, kept.get(uid))
+            fold.take_up(uid, kept.study(taken, uid))
         batch = fold.fold(readings, raws[min(at + at_once, len(raws)) - 1].offset + 1)
-        kept |= fold.studies
         for write in batch.writes:
+            kept.write(write)
             rows[write.uid] = write.item
             _checked_row(WorklistItem.model_validate_json(write.item))
         fold.written(batch)
+    for uid in rows:
+        if kept.study(taken, uid) is None:
+            raise AssertionError("what was stored of a study is not there")
     return rows
 
 

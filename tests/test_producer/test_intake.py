@@ -123,6 +123,28 @@ def test_a_name_in_its_own_character_set_is_read_in_it() -> None:
 
 
 @pytest.mark.parametrize(
+    "charset",
+    [
+        b"ISO\0IR 9",
+        b"\0\0x",
+        b"no such set",
+        b"hex",
+        b"zip",
+        b"punycode",
+        b"undefined",
+        b"\xff\xfe",
+        b"\\".join([b"x"] * 40),
+    ],
+)
+def test_a_character_set_that_is_none_costs_no_image(charset: bytes) -> None:
+    """The text is read as well as it can be: Python is not asked for codecs that an object names."""
+    mark = b"ISO_IR 100"
+    named = part10(ct(SpecificCharacterSet=mark.decode(), PatientName="Doe^Jane"))
+    told = took(named.replace(mark, charset[: len(mark)].ljust(len(mark))))
+    assert told.arrived.patient.name == "Doe^Jane"
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"PatientName": "Another^One"},

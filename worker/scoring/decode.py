@@ -27,7 +27,7 @@ from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings, ScoringSettings
 from worker.scoring.codestream import Shape, shape_of
-from worker.scoring.facts import FrameFacts, InstanceFacts, frame_facts, instance_facts
+from worker.scoring.facts import FrameFacts, InstanceFacts, frame_facts, instance_facts, value_of
 from worker.scoring.frame import DecodeFrame, EncodedFrame, Pixels, decoded
 from worker.scoring.part10 import parse
 
@@ -128,7 +128,7 @@ def _compressed(instance: Instance, budget: Budget, decode: DecodeFrame) -> Iter
 
 def _stored_bytes(data: Dataset) -> int:
     """Bytes of one stored sample; the largest there is where it is not said."""
-    allocated = data.get("BitsAllocated")
+    allocated = value_of(data, "BitsAllocated")
     return math.ceil(allocated / 8) if isinstance(allocated, int) and 0 < allocated <= 64 else 8  # noqa: PLR2004 (PS3.5 8.1.1)
 
 

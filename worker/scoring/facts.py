@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
+
+from contracts.errors import NotAnalysable
+from contracts.reasons import Reason
 
 Vector = tuple[float, float, float]
 _TEXTS = ("StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription")
@@ -81,12 +84,23 @@ class FrameFacts:
         return sum(a * b for a, b in zip(self.normal, self.corner_mm, strict=True))
 
 
+def value_of(data: Dataset, name: str) -> Any:
+    """An element's value, None where absent. pydicom converts a value when it is first read, and may fail at that.
+
+    Raises NotAnalysable (RECORD_UNREADABLE).
+    """
+    try:
+        return data.get(name)
+    except Exception as problem:  # there is no closed list of what it raises
+        raise NotAnalysable(Reason.RECORD_UNREADABLE, type(problem).__name__) from problem
+
+
 def instance_facts(data: Dataset) -> InstanceFacts:
-    """Of the whole instance."""
+    """Of the whole instance. Raises NotAnalysable (RECORD_UNREADABLE)."""
     return InstanceFacts(
         modality=_text(data, "Modality"),
         sop_class_uid=_text(data, "SOPClassUID"),
-        image_type=_words(data.get("ImageType")),
+        image_type=_words(value_of(data, "ImageType")),
         body_part=_text(data, "BodyPartExamined"),
         texts=(*(_text(data, name) for name in _TEXTS), *_anatomy(data)),
         rows=_count(data, "Rows"),
@@ -99,11 +113,11 @@ def instance_facts(data: Dataset) -> InstanceFacts:
 
 
 def frame_facts(data: Dataset, number: int) -> FrameFacts:
-    """Of one frame, ``number`` from 0."""
+    """Of one frame, ``number`` from 0. Raises NotAnalysable (RECORD_UNREADABLE)."""
     find = _finder(data, number)
     orientation = _floats(find("PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     return FrameFacts(
-        image_type=_words(find("CTImageFrameTypeSequence", "FrameType")) or _words(data.get("ImageType")),
+        image_type=_words(find("CTImageFrameTypeSequence", "FrameType")) or _words(value_of(data, "ImageType")),
         spacing_mm=_pair(_floats(find("PixelMeasuresSequence", "PixelSpacing"), 2)),
         thickness_mm=_float(find("PixelMeasuresSequence", "SliceThickness")),
         row=_vector(orientation[:3]),
@@ -125,8 +139,8 @@ def _finder(data: Dataset, number: int) -> Callable[[str, str], Any]:
         for group in groups:
             for item in _items(group, sequence):
                 if name in item:
-                    return item.get(name)
-        return data.get(name)
+                    return value_of(item, name)
+        return value_of(data, name)
 
     return find
 
@@ -138,7 +152,8 @@ def _group(data: Dataset, sequence: str, number: int) -> Iterator[Dataset]:
 
 
 def _items(data: Dataset, sequence: str) -> list[Dataset]:
-    return list(data.get(sequence) or [])
+    value = value_of(data, sequence)
+    return list(value) if isinstance(value, Sequence) else []  # another VR may stand there
 
 
 def _anatomy(data: Dataset) -> Iterator[str]:
@@ -154,25 +169,27 @@ def _anatomy(data: Dataset) -> Iterator[str]:
 
 
 def _text(data: Dataset, name: str) -> str:
-    return str(data.get(name) or "").strip().upper()
+    return str(value_of(data, name) or "").strip().upper()
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else list(value or [])
-    return tuple(str(word).strip().upper() for word in values)
+    if value is None or value == "":
+        return ()
+    many = hasattr(value, "__iter__") and not isinstance(value, str | bytes)  # another VR gives numbers or bytes
+    return tuple(str(word).strip().upper() for word in (value if many else [value]))
 
 
 def _count(data: Dataset, name: str) -> int:
     try:
-        return int(data.get(name) or 0)
-    except (TypeError, ValueError):
+        return int(value_of(data, name) or 0)
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 
 def _float(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

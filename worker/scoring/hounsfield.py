@@ -9,7 +9,7 @@ from pydicom import Dataset
 from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
 from contracts.tensors import HU_HIGH, HU_LOW
-from worker.scoring.facts import FrameFacts
+from worker.scoring.facts import FrameFacts, value_of
 from worker.scoring.frame import Pixels
 
 Hounsfield = NDArray[np.float16]
@@ -40,16 +40,19 @@ def _rescaled(stored: Pixels, slope: float, intercept: float) -> Hounsfield:
         index = stored.astype(np.int32)
         index += int(intercept) - HU_LOW
         return _FP16_OF_HU.take(index, mode="clip")
-    values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # said below
+        values = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    if np.isnan(values).any():
+        raise NotAnalysable(Reason.UNITS_UNKNOWN, "rescaled to what is no number")
     return np.clip(values, HU_LOW, HU_HIGH, out=values).astype(np.float16)
 
 
 def _padding(stored: Pixels, data: Dataset, slope: float, intercept: float) -> NDArray[np.bool_] | None:
     """Which pixels are padding, or None. The limit may stand on either side of the value (PS3.3 C.7.5.1.1.2)."""
-    value = _stored_int(data.get("PixelPaddingValue"), stored.dtype)
+    value = _stored_int(value_of(data, "PixelPaddingValue"), stored.dtype)
     if value is None:
         return None
-    limit = _stored_int(data.get("PixelPaddingRangeLimit"), stored.dtype)
+    limit = _stored_int(value_of(data, "PixelPaddingRangeLimit"), stored.dtype)
     low, high = sorted((value, value if limit is None else limit))
     mask = (stored >= low) & (stored <= high)
     if any(_TISSUE_HU[0] <= end * slope + intercept <= _TISSUE_HU[1] for end in (low, high)):

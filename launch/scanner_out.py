@@ -240,6 +240,7 @@ class _Association:
         )
         if not association.is_established:
             raise _Lost("the peer rejected the association" if association.is_rejected else "no association")
+        _hand_back(association)
         return association
 
     def _context_id(self, association: Any, image: Image) -> int:
@@ -271,6 +272,17 @@ class _Association:
             return association.dimse.get_msg(block=True)[1]
         finally:
             association._reactor_checkpoint.set()  # noqa: SLF001 — as above
+
+
+def _hand_back(association: Any) -> None:
+    """The library's own thread may take an answer that it was asked to leave to us: its pause is seen a moment too
+    early, and on a busy machine that moment is long. What it takes goes back into the queue that we wait at.
+    """
+
+    def hand_back(message: Any, context_id: int) -> None:
+        association.dimse.msg_queue.put((context_id, message))
+
+    association._serve_request = hand_back  # noqa: SLF001 — no public way to answer for a peer that only asks
 
 
 def _without_delay(event: Any) -> None:

@@ -23,6 +23,7 @@ from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from contracts.errors import SettingsError
+from launch import scanner_out
 from launch.scanner import all_well, check_ae_title, found_in, host_and_port, sentence_of, summary_of
 from launch.scanner_in import Image, IsDirectoryRecord, NotSendable, image_in, image_of
 from launch.scanner_out import MAX_CONTEXTS, Outcome, Pace, Scanner, batches, outcome_of, send_images
@@ -194,6 +195,36 @@ def test_a_lost_association_is_opened_again_and_nothing_is_lost(node_of: Callabl
     assert [answer.outcome for answer in answers] == [Outcome.STORED] * 3
     assert node.associations == 2
     assert answers[0].attempts == 2
+
+
+class NeverPauses:
+    """In the place of the event at which the library's thread of an association is to wait."""
+
+    def wait(self) -> None:
+        """Goes on after a moment in which it looks as if it waited."""
+        time.sleep(0.005)
+
+    def set(self) -> None:
+        """It never waits."""
+
+    def clear(self) -> None:
+        """It never waits."""
+
+
+def test_an_answer_that_the_librarys_thread_takes_is_not_lost(
+    node_of: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine its pause is seen too early. Here it never pauses, and every answer reaches the sender."""
+    associate = scanner_out._Association._associate
+
+    def associated(self: Any) -> Any:
+        association = associate(self)
+        association._reactor_checkpoint = NeverPauses()
+        return association
+
+    monkeypatch.setattr(scanner_out._Association, "_associate", associated)
+    answers = send_images([image_in(CT)] * 20, replace(node_of().scanner, answer_s=20.0, retry_s=0.0))
+    assert [(answer.outcome, answer.attempts) for answer in answers] == [(Outcome.STORED, 1)] * 20
 
 
 def test_a_node_that_starts_late_gets_everything() -> None:

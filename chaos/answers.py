@@ -39,6 +39,7 @@ class StudyTold:
     closed: bool
     rows: tuple[Row, ...]
     history: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()  # what a reader should know beside the state
 
     @classmethod
     def of(cls, told: Json) -> "StudyTold":
@@ -50,6 +51,7 @@ class StudyTold:
             closed=told["closed"],
             rows=tuple(_row(row) for row in told["images"]),
             history=tuple(Entry(entry["offset"], entry["change"], entry["state"]) for entry in told["history"]),
+            notes=tuple(told["notes"]),
         )
 
 

@@ -65,6 +65,15 @@ def logged_exactly_once(case: Case) -> Iterator[str]:
             yield f"I1 settled once: study {uid} image {sop} is {kind} under {times} keys in the log"
 
 
+def both_told(case: Case) -> Iterator[str]:
+    """One UID that came with two pictures: the study asks its reader to review it (design decision 2)."""
+    for study in answered(case):
+        versions = Counter(picture.sop_instance_uid for picture in study.pictures)
+        for sop in (sop for sop, times in versions.items() if times > 1):
+            if Reason.SAME_UID_OTHER_PIXELS not in study.told.notes:
+                yield f"I1 settled once: study {study.uid} does not say that image {sop} came with other pixels"
+
+
 # I2: every study ends flagged, not flagged or not analysed, never missing
 
 
@@ -243,6 +252,7 @@ CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     settled_exactly_once,
     nothing_unsent,
     logged_exactly_once,
+    both_told,
     ends,
     never_missing_meanwhile,
     not_left_unanalysed,

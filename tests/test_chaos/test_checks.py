@@ -60,6 +60,12 @@ def entry_twice(case: Case) -> Case:
     return with_answer(case, uid, history=answer_of(case, uid).history + answer_of(case, uid).history[-1:])
 
 
+def untold(case: Case) -> Case:
+    """A study that does not say that one UID came with two pictures."""
+    uid = next(uid for uid, answer in case.answers.items() if answer and answer.notes)
+    return with_answer(case, uid, notes=())
+
+
 def gone(case: Case) -> Case:
     """A study that nobody knows any more."""
     return replace(case, answers={**case.answers, one(case, "flagged"): None})
@@ -164,6 +170,7 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], set[str]]] = {
     "the log has no arrival": (lambda c: key_missing(c, "arrived"), {"I1"}),
     "the log has no outcome": (lambda c: key_missing(c, "scored"), {"I1"}),
     "the log has two outcomes": (key_twice, {"I1"}),
+    "other pixels are not told": (untold, {"I1"}),
     "a study is gone": (gone, {"I1", "I2"}),
     "a study is not listed": (unlisted, {"I2"}),
     "a study is open": (lambda c: with_answer(c, one(c, "not_flagged"), closed=False), {"I2"}),

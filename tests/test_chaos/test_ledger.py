@@ -128,6 +128,7 @@ def test_answers_are_read_as_the_service_writes_them() -> None:
         due_at=2.0,
         rank=3.0,
         closed=True,
+        notes=(Reason.SAME_UID_OTHER_PIXELS,),
         images=(
             ImageItem(sop_instance_uid=SOP, digest=DIGEST, outcome=ImageOutcome.SCORED, settlements=1),
             ImageItem(sop_instance_uid=SOP, digest="e", reason=None),
@@ -145,6 +146,7 @@ def test_answers_are_read_as_the_service_writes_them() -> None:
     )
     told = StudyTold.of(json.loads(detail.model_dump_json()))
     assert (told.state, told.reason, told.closed) == ("not_analysed", "delayed", True)
+    assert told.notes == ("same_uid_other_pixels",)
     assert [(row.digest, row.outcome, row.settlements) for row in told.rows] == [(DIGEST, "scored", 1), ("e", None, 0)]
     assert [(entry.offset, entry.change, entry.state) for entry in told.history] == [(7, "flagged", "flagged")]
 

@@ -43,7 +43,9 @@ def told(study: Head) -> StudyTold:
     history = tuple(Entry(10 * nth, change, state) for nth, change in enumerate(changes))
     reason = "pixels_undecodable" if state == "not_analysed" else None
     rows = tuple(map(row, study.pictures))
-    return StudyTold(study.study_instance_uid, state, reason, closed=True, rows=rows, history=history)
+    twice = len({picture.sop_instance_uid for picture in study.pictures}) < len(study.pictures)
+    notes = ("same_uid_other_pixels",) if twice else ()
+    return StudyTold(study.study_instance_uid, state, reason, closed=True, rows=rows, history=history, notes=notes)
 
 
 def list_of(answers: Iterable[StudyTold], status: str = "ok") -> ListTold:

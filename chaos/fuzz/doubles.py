@@ -104,7 +104,7 @@ class TakingLog:
 
 
 class StoredStudies(RedisView):
-    """What flagging keeps of studies, in dictionaries, read as it reads its store (worker/flagging/apply.lua writes it)."""
+    """What flagging keeps of studies, in dictionaries, and reads as it reads its store."""
 
     def __init__(self, rules: FlaggingSettings) -> None:
         self._rules = rules

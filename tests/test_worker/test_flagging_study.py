@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.events import Closed, Expired, StudyEvent
+from contracts.events import Closed, Expired, StudyEvent, encode
 from contracts.findings import ImageOutcome, StudyState, Urgency
 from contracts.reasons import Category, Reason
 from contracts.settings import FlaggingSettings
@@ -25,7 +25,7 @@ from tests.test_worker.flagging_events import (
 )
 from worker.flagging.stored import FrameFold
 from worker.flagging.study import Logged, Study
-from worker.flagging.view import frame_field, frame_of
+from worker.flagging.view import Raw, Reading, frame_field, frame_of, read
 
 RULES = FlaggingSettings()
 S = StudyState
@@ -378,3 +378,14 @@ def test_compaction_of_redelivered_events_leads_to_the_same_closed_study() -> No
     compacted = [entry for entry in full if newest[entry.event.key] == entry.offset]
     assert len(compacted) < len(full)
     assert word(study_of(compacted)) == word(study_of(full))
+
+
+@pytest.mark.parametrize(
+    ("key", "uid"), [(b"1.2.3|closed", "1.2.3"), (b"closed", ""), (b"", ""), (f"{STUDY}0|closed".encode(), f"{STUDY}0")]
+)
+def test_an_event_under_another_studys_key_is_unreadable(key: bytes, uid: str) -> None:
+    """Found by fuzzing: it came into another partition, and two owners wrote one study until nobody could read it."""
+    value = encode(arrived(0))
+    assert read(Raw(0, START_S, key, value)) == Reading(Raw(0, START_S, key, value), uid, None)
+    sound = Raw(0, START_S, arrived(0).key, value)
+    assert read(sound) == Reading(sound, STUDY, arrived(0))

@@ -100,7 +100,11 @@ class Reading:
 
 
 def read(raw: Raw) -> Reading | None:
-    """None for a tombstone. An unreadable record still names its study in its key; "" where even that fails."""
+    """None for a tombstone. An unreadable record still names its study in its key; "" where even that fails.
+
+    An event under another study's key is unreadable: that study's partition has an owner of its own, and two who write
+    one study make nonsense of it.
+    """
     if raw.value is None:
         return None
     try:
@@ -109,7 +113,8 @@ def read(raw: Raw) -> Reading | None:
         return Reading(raw, _uid(raw.key), None)
     if isinstance(event, Lost):
         return Reading(raw, "", event)
-    return Reading(raw, event.study_instance_uid, event)
+    uid = _uid(raw.key)
+    return Reading(raw, uid, event if event.study_instance_uid == uid else None)
 
 
 def _uid(key: bytes) -> str:

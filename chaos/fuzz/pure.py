@@ -36,7 +36,7 @@ from worker.flagging.view import PartitionFold, Raw, Taken
 from worker.scoring.analysis import Analysis, Work
 from worker.scoring.custody import Custody, Fetched
 from worker.scoring.decode import Budget as DecodeBudget
-from worker.scoring.decoder_call import Decoders
+from worker.scoring.decoders_call import Decoders
 from worker.scoring.holding import Holding
 from worker.scoring.kafka_out import Publisher
 from worker.scoring.settling import Settling, Tools

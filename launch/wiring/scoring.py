@@ -23,7 +23,7 @@ from worker.scoring.analysis import Analysis
 from worker.scoring.backlog_in import Broker
 from worker.scoring.custody import Custody
 from worker.scoring.decode import Budget
-from worker.scoring.decoder_call import Decoders
+from worker.scoring.decoders_call import Decoders
 from worker.scoring.holding import Holding
 from worker.scoring.kafka_in import ScanReader
 from worker.scoring.kafka_out import Publisher

@@ -47,7 +47,9 @@ class Work:
 class Analysis:
     """Pure but for ``ask`` and ``decoders``. ``decoding`` bounds how many threads decode at once."""
 
-    def __init__(self, budget: Budget, decoding: Semaphore, hooks: Hooks, decoders: Decoding = lambda: decoded) -> None:
+    def __init__(
+        self, budget: Budget, decoding: Semaphore, hooks: Hooks, decoders: Decoding = lambda _: decoded
+    ) -> None:
         self._budget = budget
         self._decoding = decoding
         self._hooks = hooks
@@ -99,7 +101,7 @@ class Analysis:
     def _pixels(
         self, work: Work, instance: Instance, way: Way, refusals: list[NotAnalysable | None]
     ) -> "Iterator[_Slice | NotAnalysable]":
-        frames = frames_of(instance, self._budget, self._decoders())
+        frames = frames_of(instance, self._budget, self._decoders(work.headers.series_instance_uid))
         for number, refusal in enumerate(refusals):
             with self._decoding, self._hooks.stage(Stage.DECODE, work.headers.traceparent):
                 stored = next(frames)  # a refused frame is decoded too: compressed frames have no other end

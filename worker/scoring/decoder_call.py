@@ -1,15 +1,10 @@
-"""Decoder processes: kept, reused, watched, killed and replaced. What they answer is checked before it is believed.
-
-A frame whose decoder crashes is tried once more in a fresh one: perhaps it was the machine (no memory left), not the
-frame. A decoder that is silent beyond ``decode_timeout_s`` is killed, and the frame is not tried again.
-"""
+"""One decoder process: started, asked, killed. What it answers is checked before it is believed."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,132 +14,24 @@ import numpy as np
 
 from contracts.deadline import Deadline
 from contracts.errors import NotAnalysable, PeerAway
-from contracts.hooks import Happening, Hooks
 from contracts.reasons import Reason
-from contracts.settings import ScoringSettings
 from worker.scoring.decoder_in import ANSWER, GOOD, OVER_BUDGET, READY, REQUEST, UNDECODABLE, WORDS_BYTES
-from worker.scoring.frame import DecodeFrame, EncodedFrame, Pixels, checked
+from worker.scoring.frame import EncodedFrame, Pixels, checked
 
 PEER = "decoder"
 COMMAND = (sys.executable, "-m", "worker.scoring.decoder_in")
-TRIES = 2
 _START_S = 30.0  # Python, numpy and the libraries: about one second, far more where the machine is busy
-_FRAMES_MAX = 5_000  # then a decoder is replaced: its libraries may leak
 _END_S = 2.0  # for a killed process to be gone
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")  # of the environment: nothing secret
 _SINGLE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # address space
 
 
-class _Crashed(Exception):
+class Crashed(Exception):
     """The process is gone, or answers nonsense."""
 
 
-class _Hung(Exception):
+class Hung(Exception):
     """It does not answer in time."""
-
-
-class Decoders:
-    """At most as many processes as callers at once. Safe to use from many threads."""
-
-    def __init__(self, settings: ScoringSettings, hooks: Hooks, command: Sequence[str] = COMMAND) -> None:
-        self._settings = settings
-        self._hooks = hooks
-        self._command = command
-        self._lock = threading.Lock()
-        self._idle: list[_Decoder] = []
-        self._busy: set[_Decoder] = set()
-        self._closed = False
-
-    def __call__(self) -> DecodeFrame:
-        """For one instance: its frames have ``decode_instance_s`` together."""
-        left_s = self._settings.decode_instance_s
-
-        def decode(frame: EncodedFrame) -> Pixels:
-            nonlocal left_s
-            began_s = time.monotonic()
-            try:
-                return self._decoded(frame, min(left_s, self._settings.decode_timeout_s))
-            finally:
-                left_s -= time.monotonic() - began_s
-
-        return decode
-
-    def close(self) -> None:
-        """Ends every process, busy or not; who still waits for one gets PeerAway."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle, busy = self._idle, [], list(self._busy)
-        for decoder in idle:
-            decoder.end()
-        for decoder in busy:  # whoever waits for it hears of its end, and clears up
-            decoder.kill()
-
-    def _decoded(self, frame: EncodedFrame, timeout_s: float) -> Pixels:
-        """Raises NotAnalysable for what the frame does to its decoder, PeerAway where none can be had."""
-        if timeout_s <= 0.0:
-            raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "decoding took too long")
-        for _ in range(TRIES):
-            decoder = self._taken()
-            try:
-                return self._tried(decoder, frame, timeout_s)
-            except _Crashed:
-                self._replace(decoder, "crashed")
-            except _Hung as problem:
-                self._replace(decoder, "hung")
-                raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "decoder hung") from problem
-        raise NotAnalysable(Reason.PIXELS_UNDECODABLE, "decoder crashed")
-
-    def _tried(self, decoder: "_Decoder", frame: EncodedFrame, timeout_s: float) -> Pixels:
-        try:
-            values = decoder.decode(frame, timeout_s)
-        except NotAnalysable as problem:
-            if problem.reason is Reason.PIXELS_OVER_BUDGET:
-                self._replace(decoder, "memory")  # what is left of its address space is in pieces
-            else:
-                self._give_back(decoder)
-            raise
-        self._give_back(decoder)
-        return values
-
-    def _taken(self) -> "_Decoder":
-        with self._lock:
-            decoder = self._idle.pop() if self._idle else None
-            if decoder is not None:
-                self._busy.add(decoder)
-        return decoder or self._started()
-
-    def _started(self) -> "_Decoder":
-        self._check_open()
-        decoder = _Decoder(self._command, self._settings.decoder_memory_bytes)
-        with self._lock:
-            if not self._closed:
-                self._busy.add(decoder)
-                return decoder
-        decoder.end()
-        raise PeerAway(PEER, "closed")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PeerAway(PEER, "closed")
-
-    def _give_back(self, decoder: "_Decoder") -> None:
-        worn = decoder.frames >= _FRAMES_MAX
-        with self._lock:
-            self._busy.discard(decoder)
-            keep = not worn and not self._closed
-            if keep:
-                self._idle.append(decoder)
-        if not keep:
-            decoder.end()
-        if worn:
-            self._hooks.happened(Happening.DECODER_REPLACED, why="worn")
-
-    def _replace(self, decoder: "_Decoder", why: str) -> None:
-        decoder.end()
-        with self._lock:
-            self._busy.discard(decoder)
-        self._check_open()  # closing killed it: nothing is the frame's fault
-        self._hooks.happened(Happening.DECODER_REPLACED, why=why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +51,7 @@ class _Head:
         return self.outcome in (UNDECODABLE, OVER_BUDGET) and self.body_bytes <= WORDS_BYTES
 
 
-class _Decoder:
+class Decoder:
     """One process and the socket to it. Used by one thread at a time."""
 
     def __init__(self, command: Sequence[str], memory_bytes: int) -> None:
@@ -179,7 +66,7 @@ class _Decoder:
             raise PeerAway(PEER, type(problem).__name__) from problem
         try:
             ready = self._received(len(READY), Deadline.after(_START_S, time.monotonic))
-        except (_Crashed, _Hung) as problem:
+        except (Crashed, Hung) as problem:
             self.end()
             raise PeerAway(PEER, "it does not start") from problem
         if ready != READY:
@@ -187,14 +74,14 @@ class _Decoder:
             raise PeerAway(PEER, "it does not start")
 
     def decode(self, frame: EncodedFrame, timeout_s: float) -> Pixels:
-        """Raises NotAnalysable, _Crashed, _Hung."""
+        """Raises NotAnalysable, Crashed, Hung."""
         self.frames += 1
         deadline = Deadline.after(timeout_s, time.monotonic)
         options = json.dumps({**frame.options, "transfer_syntax_uid": frame.transfer_syntax_uid}).encode()
         self._send((REQUEST.pack(timeout_s, len(options), len(frame.codestream)), options, frame.codestream), deadline)
         head = _Head(*ANSWER.unpack(self._received(ANSWER.size, deadline)))
         if not head.fits(frame):
-            raise _Crashed
+            raise Crashed
         body = self._received(head.body_bytes, deadline)
         if head.outcome != GOOD:
             reason = Reason.PIXELS_OVER_BUDGET if head.outcome == OVER_BUDGET else Reason.PIXELS_UNDECODABLE
@@ -219,9 +106,9 @@ class _Decoder:
                 self._line.settimeout(_left_s(deadline))
                 self._line.sendall(part)
         except TimeoutError as problem:
-            raise _Hung from problem
+            raise Hung from problem
         except OSError as problem:
-            raise _Crashed from problem
+            raise Crashed from problem
 
     def _received(self, count: int, deadline: Deadline) -> bytearray:
         received = bytearray(count)
@@ -231,12 +118,12 @@ class _Decoder:
                 self._line.settimeout(_left_s(deadline))
                 got = self._line.recv_into(view[have:])
                 if not got:
-                    raise _Crashed
+                    raise Crashed
                 have += got
         except TimeoutError as problem:
-            raise _Hung from problem
+            raise Hung from problem
         except OSError as problem:
-            raise _Crashed from problem
+            raise Crashed from problem
         return received
 
 

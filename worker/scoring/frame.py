@@ -34,8 +34,8 @@ class EncodedFrame:
 DecodeFrame = Callable[[EncodedFrame], Pixels]
 """Gives (rows, columns) of whole numbers. Raises NotAnalysable: PIXELS_UNDECODABLE, PIXELS_OVER_BUDGET."""
 
-Decoding = Callable[[], DecodeFrame]
-"""Called once for each instance: what it returns may bound the time of all its frames together."""
+Decoding = Callable[[str], DecodeFrame]
+"""Called once for each instance, with its SeriesInstanceUID: what it returns may bound the time of all its frames."""
 
 
 def decoded(frame: EncodedFrame) -> Pixels:

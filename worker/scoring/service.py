@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 class Closing(Protocol):
-    """What only has to be ended: ``decoder_call.Decoders``."""
+    """What only has to be ended: ``decoders_call.Decoders``."""
 
     def close(self) -> None:
         """Ends it."""

@@ -18,19 +18,20 @@ from contracts.errors import NotAnalysable, PeerAway
 from contracts.reasons import Reason
 from contracts.settings import ScoringSettings
 from worker.scoring.decode import Budget, _compressed, read
-from worker.scoring.decoder_call import Decoders
+from worker.scoring.decoders_call import Decoders
 from worker.scoring.frame import EncodedFrame, Pixels, decoded
 
 FAULTY = (sys.executable, str(Path(__file__).with_name("faulty_decoder.py")))
 BUDGET = Budget(1 << 30, 64 << 20)
+SERIES = "1.2.1"
 HEAD_OPTIONS: dict[str, str | int] = {"rows": 2, "columns": 3}
 PARENT = """
 import sys, time
 from contracts.hooks import Silent
 from contracts.settings import ScoringSettings
-from worker.scoring.decoder_call import Decoders
+from worker.scoring.decoders_call import Decoders
 from worker.scoring.frame import EncodedFrame
-decode = Decoders(ScoringSettings(decode_timeout_s=float(sys.argv[2])), Silent(), (sys.executable, sys.argv[1]))()
+decode = Decoders(ScoringSettings(decode_timeout_s=float(sys.argv[2])), Silent(), (sys.executable, sys.argv[1]))("1.2")
 options = {"rows": 1, "columns": 1}
 print(decode(EncodedFrame("1.2", options, b"pid!"))[0, 0], flush=True)
 if sys.argv[3] == "hang":
@@ -81,7 +82,7 @@ def test_every_compressed_file_of_pydicom_decodes_as_it_does_here(told: Any) -> 
     try:
         for path in sorted({Path(file) for file in get_testdata_files("*.dcm")}):
             for frame in frames_in(path):
-                confined, here = outcome(decoders(), frame), outcome(decoded, frame)
+                confined, here = outcome(decoders(SERIES), frame), outcome(decoded, frame)
                 assert confined[0] == here[0], path.name
                 assert np.array_equal(confined[1], here[1]), path.name
                 same += here[0] == "decoded"
@@ -121,7 +122,7 @@ def outcome(decode: Callable[[EncodedFrame], Pixels], frame: EncodedFrame) -> tu
 
 def test_a_crash_is_the_frames_fault_and_the_next_frame_is_decoded(faulty: Decoders, told: Any) -> None:
     """A wild pointer ends a decoder process twice (it could have been the machine), then the frame is given up."""
-    decode = faulty()
+    decode = faulty(SERIES)
     assert refusal(decode, "crash") == (Reason.PIXELS_UNDECODABLE, "decoder crashed")
     assert decode(frame_of("pid")).shape == (2, 3)
     assert told.counts["decoder_replaced:crashed"] == 2
@@ -129,7 +130,7 @@ def test_a_crash_is_the_frames_fault_and_the_next_frame_is_decoded(faulty: Decod
 
 def test_a_hang_ends_with_the_patience_and_its_process_is_gone(faulty: Decoders, told: Any) -> None:
     """A loop in a library is killed after ``decode_timeout_s``; another process takes the next frame."""
-    decode = faulty()
+    decode = faulty(SERIES)
     before = int(decode(frame_of("pid"))[0, 0])
     assert refusal(decode, "hang") == (Reason.PIXELS_UNDECODABLE, "decoder hung")
     assert gone(before)
@@ -141,34 +142,48 @@ def test_frames_of_one_instance_share_their_time(told: Any) -> None:
     """Many frames, each within the patience, do not add up to hours."""
     decoders = Decoders(ScoringSettings(decode_timeout_s=1.0, decode_instance_s=1.0), told, FAULTY)
     try:
-        decode = decoders()
+        decode = decoders(SERIES)
         assert refusal(decode, "hang") == (Reason.PIXELS_UNDECODABLE, "decoder hung")
         assert refusal(decode, "pid") == (Reason.PIXELS_UNDECODABLE, "decoding took too long")
-        assert decoders()(frame_of("pid")).shape == (2, 3), "another instance has its own time"
+        assert decoders(SERIES)(frame_of("pid")).shape == (2, 3), "another instance has its own time"
+    finally:
+        decoders.close()
+
+
+def test_a_series_that_hung_is_given_less_patience_each_time_and_others_all_of_it(told: Any) -> None:
+    """A poison study of hundreds of images costs about a second each, and nobody else anything."""
+    decoders = Decoders(ScoringSettings(decode_timeout_s=4.0), told, FAULTY)
+    try:
+        patience_s = [decoders._patience_with(SERIES)]
+        for _ in range(2):
+            assert refusal(decoders(SERIES), "hang")[1] == "decoder hung"
+            patience_s.append(decoders._patience_with(SERIES))
+        assert patience_s == [4.0, 1.0, 1.0]
+        assert decoders._patience_with("1.2.2") == 4.0
     finally:
         decoders.close()
 
 
 def test_memory_beyond_the_limit_is_over_budget(faulty: Decoders, told: Any) -> None:
     """The address space ends; the worker's does not grow."""
-    assert refusal(faulty(), "eat") == (Reason.PIXELS_OVER_BUDGET, "")
+    assert refusal(faulty(SERIES), "eat") == (Reason.PIXELS_OVER_BUDGET, "")
     assert told.counts["decoder_replaced:memory"] == 1
 
 
 def test_a_decoder_that_lies_about_the_shape_is_not_believed(faulty: Decoders) -> None:
     """What comes back is checked against what was announced before a byte of it is taken."""
-    assert refusal(faulty(), "lie") == (Reason.PIXELS_UNDECODABLE, "decoder crashed")
+    assert refusal(faulty(SERIES), "lie") == (Reason.PIXELS_UNDECODABLE, "decoder crashed")
 
 
 def test_a_decoder_can_open_no_socket_and_no_file(faulty: Decoders, told: Any) -> None:
     """Whatever takes it over finds no way out: each attempt fails (it would abort if one did not)."""
-    assert not faulty()(frame_of("escape")).any()
+    assert not faulty(SERIES)(frame_of("escape")).any()
     assert not told.counts["decoder_replaced"]
 
 
 def test_signals_for_the_group_do_not_end_decoding(faulty: Decoders) -> None:
     """SIGTERM and SIGINT are the worker's: it drains, and needs its decoders for that."""
-    decode = faulty()
+    decode = faulty(SERIES)
     pid = int(decode(frame_of("pid"))[0, 0])
     assert os.getpgid(pid) != os.getpgid(0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -190,11 +205,11 @@ def test_decoders_die_with_a_worker_that_is_killed(doing: str) -> None:
 
 def test_many_threads_each_have_a_decoder_and_poison_holds_up_only_its_own(faulty: Decoders) -> None:
     """While one frame hangs, others are decoded."""
-    hung = threading.Thread(target=lambda: refusal(faulty(), "hang"))
+    hung = threading.Thread(target=lambda: refusal(faulty(SERIES), "hang"))
     hung.start()
     try:
         for _ in range(5):
-            assert faulty()(frame_of("pid")).shape == (2, 3)
+            assert faulty(SERIES)(frame_of("pid")).shape == (2, 3)
         assert hung.is_alive()
     finally:
         hung.join(10)
@@ -203,12 +218,12 @@ def test_many_threads_each_have_a_decoder_and_poison_holds_up_only_its_own(fault
 def test_closing_ends_every_decoder_and_blames_no_frame(told: Any) -> None:
     """A frame in a decoder when the service ends is nobody's fault: the next owner decodes it."""
     decoders = Decoders(ScoringSettings(decode_timeout_s=60.0), told, FAULTY)
-    pid = int(decoders()(frame_of("pid"))[0, 0])
+    pid = int(decoders(SERIES)(frame_of("pid"))[0, 0])
     caught: list[Exception] = []
 
     def wait() -> None:
         try:
-            decoders()(frame_of("hang"))
+            decoders(SERIES)(frame_of("hang"))
         except (NotAnalysable, PeerAway) as problem:
             caught.append(problem)
 
@@ -220,11 +235,11 @@ def test_closing_ends_every_decoder_and_blames_no_frame(told: Any) -> None:
     assert [type(problem) for problem in caught] == [PeerAway]
     assert gone(pid)
     with pytest.raises(PeerAway):
-        decoders()(frame_of("pid"))
+        decoders(SERIES)(frame_of("pid"))
 
 
 def test_a_decoder_that_does_not_start_is_no_frames_fault(told: Any) -> None:
     """No process to be had is the machine's trouble: the frame is tried again later."""
     for command in (("/nowhere/python",), (sys.executable, "-c", "pass")):
         with pytest.raises(PeerAway):
-            Decoders(ScoringSettings(), told, command)()(frame_of("pid"))
+            Decoders(ScoringSettings(), told, command)(SERIES)(frame_of("pid"))

@@ -22,7 +22,7 @@ from contracts.events import NotAnalysed, Scored
 from contracts.names import partition_of
 from contracts.reasons import Reason
 from launch.wiring.scoring import build
-from worker.scoring.decoder_call import Decoders
+from worker.scoring.decoders_call import Decoders
 
 pytestmark = pytest.mark.stack
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from chaos import record_out
 from chaos.matrix import FAULTS, by_family, matrix
-from chaos.run_call import Runner
+from chaos.runner_call import Runner
 from chaos.scenario import Fault, Outcome, totals
 from contracts.errors import TriageError
 from launch.local import stop_signals

@@ -1,20 +1,11 @@
-"""Runs faults: a seeded load, a blow at a seeded moment, the clock of I6, the checks. The stack stays up between runs.
+"""One run: a seeded load, a blow at a seeded moment, the clock of I6, the checks. Every wait has a limit."""
 
-Every wait has a limit, so a run ends whatever happens; a stack that cannot be healed is itself a violation, and the
-next run begins on a new one.
-"""
-
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from random import Random
-from types import TracebackType
-from typing import Self
 
 from chaos.answers import Answers, ListTold
 from chaos.checks import Case, counts, unended, violations, waiting
@@ -23,14 +14,12 @@ from chaos.ledger import Ledger
 from chaos.load_out import Doors, Scanners
 from chaos.log_in import LogUnread, read_log
 from chaos.phantoms import heads
-from chaos.rig_call import NotHealthy, RunningRig
+from chaos.rig_call import RunningRig
 from chaos.scenario import RECOVERY_S, Fault, Load, Outcome
 from chaos.sightings import Sightings
 from chaos.watch_in import Away, Watch, connected, read_list, read_studies
 from contracts.names import Topics
-from launch.stack.part import StartFailed
 
-CREW_RUNS = 10  # on one crew: its topics and its list grow with each
 UNPACED_S = 3.0  # to send a load as fast as it is taken, about
 INSIST_S = 240.0  # a sender's patience: outages of two minutes, then twice the time in which we must be back
 SENDERS_LIMIT_S = INSIST_S + 60.0  # late images begin half a minute later
@@ -38,8 +27,6 @@ ACT_LIMIT_S = 300.0  # every outage, and every part's own limit to start
 HEALTHY_S = 60.0  # for all parts to see each other again before the next run
 READ_LIMIT_S = 30.0  # for reads that nobody refuses
 LOOK_S = 0.25
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,94 +43,6 @@ class Pace:
 
 
 PACE = Pace()
-
-
-class Runner:
-    """Keeps a stack up from its first run to its ``close``. ``say`` is told what takes long."""
-
-    def __init__(self, say: Say = lambda _: None, folder: Path | None = None, logs: Path | None = None) -> None:
-        """``logs``: where those of a run that violated something are kept; None: nowhere."""
-        self._say = say
-        self._logs = logs
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="lesion-triage-chaos-"))
-        self._temporary = folder is None
-        self._rig: RunningRig | None = None
-        self._runs = 0
-        self._stacks = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Kills the stack and removes what it kept."""
-        self._drop()
-        if self._temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def run(self, fault: Fault, seed: int) -> Outcome:
-        """One run. Raises StartFailed, ProgramMissing where there is no stack to strike."""
-        rig = self._ready()
-        outcome = one_run(rig, fault, seed)
-        self._runs += 1
-        if unhealed := _unhealed(rig):
-            outcome = replace(
-                outcome, violations=(*outcome.violations, f"I6 recovery: not healed after it: {unhealed}")
-            )
-        if outcome.violations:
-            self._keep_logs(rig, f"{fault.name}-{seed}")
-        if unhealed:
-            self._drop()
-        return outcome
-
-    def _keep_logs(self, rig: RunningRig, name: str) -> None:
-        if self._logs is None:
-            return
-        place = self._logs / name
-        place.mkdir(parents=True, exist_ok=True)
-        for part in rig.parts:
-            shutil.copyfile(part.log, place / f"{part.folder.name}.log")
-        self._say(f"the logs of that run are kept in {place}")
-
-    def _ready(self) -> RunningRig:
-        if self._rig is None:
-            self._rig = self._started()
-        elif self._runs >= CREW_RUNS:
-            self._say("new services with empty topics")
-            self._rig.renew()
-            self._runs = 0
-        return self._rig
-
-    def _started(self) -> RunningRig:
-        """A new stack, in a folder of its own."""
-        self._stacks += 1
-        self._runs = 0
-        self._say("starting three brokers, Redis, Triton, two producers, two workers and the worklist")
-        rig = RunningRig(self._folder / f"stack-{self._stacks}", brokers=3)
-        try:
-            rig.ground.start()
-            rig.start_crew()
-        except BaseException:
-            rig.close()
-            raise
-        return rig
-
-    def _drop(self) -> None:
-        if self._rig is not None:
-            self._rig.close()
-        self._rig = None
-
-
-def _unhealed(rig: RunningRig) -> str:
-    """What is wrong with it after everything was undone; nothing, if all is well."""
-    try:
-        rig.heal()
-        rig.wait_healthy(HEALTHY_S)
-    except (StartFailed, NotHealthy, OSError) as problem:
-        return str(problem)
-    return ""
 
 
 def one_run(rig: RunningRig, fault: Fault, seed: int, pace: Pace = PACE) -> Outcome:

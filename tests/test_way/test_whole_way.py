@@ -11,14 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import redis
-from pydicom.data import get_testdata_files
 
 from launch.phantom import phantom_study
 from launch.phantom_in import shipped_heads
@@ -186,55 +184,6 @@ def _complete(stack: Stack, before: set[str]) -> bool:
     now = {item["study_instance_uid"] for item in answer["items"]}
     assert answer["status"] != "ok" or now >= before, "ok with a study missing"
     return answer["status"] == "ok"
-
-
-@pytest.mark.stack
-def test_every_file_of_pydicom_is_scored_refused_or_not_analysed(stack: Stack) -> None:
-    """Whatever real files there are: each is answered, and each that got Success is settled with an outcome."""
-    files = [Path(name) for name in get_testdata_files() if Path(name).suffix != ".zip"]
-    files = [path for path in files if path.is_file() and path.stat().st_size]
-    kept: dict[str, set[str]] = {}
-    for path in files:
-        for study_uid, sop in _stored(stack, path):
-            kept.setdefault(study_uid, set()).add(sop)
-    assert sum(map(len, kept.values())) > 60
-    for uid, sops in kept.items():
-        told = partial(stack.closed, uid, len(sops))
-        study = wait_for(f"study {uid} told", told)
-        assert study["state"] in {"flagged", "not_flagged", "not_analysed"}
-        assert study["state"] != "not_analysed" or study["reason"]
-        rows = {image["sop_instance_uid"]: image for image in study["images"]}
-        assert sops <= set(rows)
-        assert all(row["settlements"] == 1 and row["outcome"] for row in rows.values())
-
-
-def _stored(stack: Stack, path: Path) -> list[tuple[str, str]]:
-    """Sends one file as it is over an association of its own; its study and instance if it got Success."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-    from pynetdicom import AE
-
-    try:
-        data_set = pydicom.dcmread(path)
-        sop_class, syntax = data_set.file_meta.MediaStorageSOPClassUID, data_set.file_meta.TransferSyntaxUID
-        study, sop = str(data_set.StudyInstanceUID), str(data_set.SOPInstanceUID)
-    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError, TypeError):
-        return []  # not an object that an association can announce
-    ae = AE("PYDICOM")
-    ae.add_requested_context(sop_class, syntax)
-    association = ae.associate(*stack.dicom, ae_title="TRIAGE")
-    assert association.is_established
-    try:
-        if not association.accepted_contexts:
-            return []  # refused at negotiation: not a storage class
-        status = association.send_c_store(path)
-    except (AttributeError, ValueError):
-        return []  # the sender itself cannot send it
-    else:
-        assert "Status" in status, f"{path.name}: no answer"
-        return [(study, sop)] if status.Status == 0x0000 else []
-    finally:
-        association.release()
 
 
 @pytest.mark.stack

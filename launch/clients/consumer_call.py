@@ -126,8 +126,9 @@ def guard_members(consumer: KafkaConsumer) -> None:
 def _left_out(consumer: KafkaConsumer) -> set[TopicPartition]:
     """Partitions of its topics that nobody has, though this consumer is the group's only member."""
     coordinator = consumer._coordinator  # noqa: SLF001  # as above
-    alone = coordinator is not None and coordinator._is_leader and coordinator.triage_members == 1  # noqa: SLF001
-    if not alone:
+    if coordinator is None or not (coordinator._is_leader and coordinator.stable()):  # noqa: SLF001  # as above
+        return set()  # another shared them out, or they are still being shared out
+    if coordinator.triage_members > 1:
         return set()
     topics = consumer.subscription() or ()
     every = {TopicPartition(topic, number) for topic in topics for number in _numbers(consumer, topic)}

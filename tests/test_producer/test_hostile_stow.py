@@ -197,3 +197,16 @@ def test_a_path_is_a_uid_or_nothing(start: Start, tansu: str, study: str) -> Non
         answer = post(producer, [part10(ct())], f"/studies/{study}")
         assert answer.status_code in (400, 404)
         assert producer.hooks.labels_of(Happening.RECEIVED) == []
+
+
+def test_an_upload_in_progress_at_the_end_is_told_to_come_back(start: Start, tansu: str) -> None:
+    """Not cut off: 503 and Retry-After, after a while in which it could have finished."""
+    with start(tansu) as producer, connect(where(producer)) as peer:
+        peer.sendall(head() + body([bytes(50_000)])[:5000])
+        wait_until(lambda: producer.door("stow")._places.busy == 1, 10)
+        ending = threading.Thread(target=producer.door("stow").close, args=(20.0,))
+        ending.start()
+        told = peer.recv(65536)
+        ending.join(30)
+    assert told.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 5" in told.lower()

@@ -126,3 +126,53 @@ def test_twenty_senders_at_once_are_all_served(start: Start, tansu: str) -> None
 def told_associations(hooks: Counting) -> float:
     """The gauge's last value."""
     return [value for happening, value, _ in hooks.told if happening is Happening.ASSOCIATIONS][-1]
+
+
+class Recording:
+    """A door, a watch and a log in one: remembers in which order they were closed, and who was ready then."""
+
+    name = "recording"
+
+    def __init__(self) -> None:
+        self.order: list[tuple[str, bool]] = []
+        self.service: producer_service.ProducerService | None = None
+
+    def start(self) -> None:
+        """Opens nothing."""
+
+    def addresses(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def peers(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def checked(self) -> bool:
+        """At once."""
+        return True
+
+    def run(self, stop: threading.Event) -> None:
+        """In the middle of a question to the broker that takes for ever."""
+        del stop
+        threading.Event().wait(60)
+
+    def close(self, timeout_s: float) -> None:
+        """As a door, and as the log."""
+        assert self.service is not None
+        self.order.append((f"{timeout_s:.0f}", self.service.ready()))
+
+
+def test_readiness_ends_before_a_door_closes_and_no_question_to_the_broker_is_waited_for() -> None:
+    """The order of the end: not ready, doors, log; also while the watch is stuck."""
+    recording = Recording()
+    service = producer_service.ProducerService([recording], recording, recording, 9.0)  # type: ignore[arg-type]  # what is asked of it, it has
+    recording.service = service
+    stop = threading.Event()
+    thread = threading.Thread(target=service.run, args=(stop,), daemon=True)
+    thread.start()
+    wait_until(service.ready, 5)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [ready for _, ready in recording.order] == [False, False]

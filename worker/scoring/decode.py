@@ -23,7 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from contracts.errors import NotAnalysable
+from contracts.errors import NotAnalysable, PeerError
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings, ScoringSettings
 from worker.scoring.codestream import Shape, shape_of
@@ -92,7 +92,7 @@ def frames_of(instance: Instance, budget: Budget, decode: DecodeFrame = decoded)
     """Each frame's stored values, (rows, columns), in order; one in memory at a time.
 
     Raises NotAnalysable: UNSUPPORTED_TRANSFER_SYNTAX, PIXELS_OVER_BUDGET (before decoding), PIXELS_UNDECODABLE (also
-    when there are fewer or smaller frames than announced).
+    when there are fewer or smaller frames than announced). Passes on the PeerError of ``decode``.
     """
     _within(instance.facts, _stored_bytes(instance.data), budget)
     decoder = _decoder(instance.transfer_syntax)
@@ -105,7 +105,7 @@ def frames_of(instance: Instance, budget: Budget, decode: DecodeFrame = decoded)
                 break
             count += 1
             yield _two_dimensional(values, instance.facts)
-    except NotAnalysable:
+    except (NotAnalysable, PeerError):  # a decoder that cannot be had is not the image's fault
         raise
     except Exception as problem:  # pydicom raises whatever it trips over
         raise NotAnalysable(Reason.PIXELS_UNDECODABLE, type(problem).__name__) from problem

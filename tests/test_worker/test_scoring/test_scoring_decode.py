@@ -30,7 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from contracts.errors import NotAnalysable
+from contracts.errors import NotAnalysable, PeerAway
 from contracts.reasons import Category, Reason
 from worker.scoring.codestream import shape_of
 from worker.scoring.decode import Budget, Instance, frames_of, read
@@ -251,6 +251,16 @@ def test_codestream_larger_than_announced_never_reaches_a_decoder(head: bytes) -
         first_hu(bytes(lying))
     assert refused.value.reason is Reason.PIXELS_UNDECODABLE
     assert "size" in refused.value.detail
+
+
+def test_a_decoder_that_cannot_be_had_is_not_the_images_fault(head: bytes) -> None:
+    """PeerAway stays PeerAway: a worker that stops, or cannot start a process, hands the image back unblamed."""
+
+    def away(frame: object) -> Any:
+        raise PeerAway("decoder", "closed")
+
+    with pytest.raises(PeerAway):
+        next(frames_of(opened(head), BUDGET, away))
 
 
 def test_deflate_bomb_stops_at_the_budget() -> None:

@@ -6,7 +6,6 @@ Each has one grammar and a ``make`` that builds the function once; the function 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from threading import Semaphore
 from typing import Any
@@ -17,6 +16,7 @@ from chaos.fuzz.doubles import FaultsTold, SmallView, SoundModel, StoredStudies,
 from chaos.fuzz.grammar import http, part10, records, stow
 from chaos.fuzz.parcel import unpack
 from chaos.fuzz.samples_in import all_samples
+from chaos.fuzz.target import Call, Target
 from contracts import events
 from contracts.errors import DecodeError, Rejected
 from contracts.hooks import Silent
@@ -46,20 +46,9 @@ from worklist.live import Hub
 from worklist.reading import Reading
 from worklist.view import id_order
 
-Call = Callable[[bytes], None]
 PART_BYTES = 4 * 1024**2  # cap of one part: over it the parser drops
 SHARED_BYTES = 16 * 1024**2  # of all parts in hand
 APPENDED_S = 1_800_000_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """``share``: how many of a run's inputs it gets, against the others."""
-
-    name: str
-    grammar: Callable[[Dice], bytes]
-    make: Callable[[], Call]
-    share: int
 
 
 @lru_cache

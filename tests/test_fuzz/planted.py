@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from chaos.fuzz.dice import Dice
-from chaos.fuzz.pure import Target
+from chaos.fuzz.target import Target
 
 _kept: list[bytes] = []
 

@@ -170,6 +170,7 @@ def test_every_page_of_the_list_and_every_study_is_read(playing: Callable[[Scrip
         "closed": True,
         "images": [],
         "history": [],
+        "notes": [],
     }
     url = playing(Script([told(page("a", after="there")), told(page("b"))], studies={"a": detail}))
     with connected(url) as client:

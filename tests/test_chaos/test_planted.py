@@ -50,18 +50,18 @@ def test_without_a_bug_the_same_runs_show_nothing(sound_rig: RunningRig, fault: 
 @pytest.mark.kafka
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_a_planted_bug_is_caught(spoilt_rig: RunningRig, bug: Bug, tmp_path: Path) -> None:
-    """The services run from a tree with the bug in it: the invariant that it breaks speaks."""
+    """The services run from a tree with the bug in it: an invariant that it breaks speaks."""
     spoilt_rig.heal()
     spoilt_rig.renew(spoilt(tmp_path, bug))
     outcome = one_run(spoilt_rig, bug.fault, SEED, IMPATIENT)
     told = "\n".join(outcome.violations[:5]) or "nothing"
-    assert bug.breaks in {sentence.split()[0] for sentence in outcome.violations}, f"the ledger says: {told}"
+    assert bug.breaks & {sentence.split()[0] for sentence in outcome.violations}, f"the ledger says: {told}"
 
 
 def test_there_are_ten_bugs_in_different_places() -> None:
     """No two are the same, and each breaks an invariant that has a check."""
     assert len({bug.name for bug in BUGS}) == len({(bug.file, bug.old) for bug in BUGS}) == len(BUGS) >= 10
-    assert {bug.breaks for bug in BUGS} == {"I1", "I2", "I4", "I7"}
+    assert frozenset.union(*(bug.breaks for bug in BUGS)) == {"I1", "I2", "I3", "I4", "I7"}
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])

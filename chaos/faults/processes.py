@@ -12,6 +12,8 @@ from launch.stack.service import ServicePart
 
 CHURN_S = 5.0  # a member stays that long; the next one needs as long to start
 BETWEEN = Span(1.0, 3.0)
+RESTARTS = 10  # of all workers: five seeds make the fifty of the promise
+WHILE_THEY_RESTART = Load(studies=100, rate=8.0)  # two minutes
 
 
 def one_producer(rig: Rig, dice: Random) -> Sequence[Part]:
@@ -76,15 +78,20 @@ def frozen(choose: Choose) -> Begin:
     return begin
 
 
-def rolling(choose: Choose) -> Callable[[Rig, Random], str]:
-    """SIGTERM, end, start, one after the other. Raises Shown when one does not end by itself, in time, with 0."""
+def rolling(choose: Choose, times: int = 1) -> Callable[[Rig, Random], str]:
+    """SIGTERM, end, start, one after the other, and all of it ``times`` times without a break.
+
+    Raises Shown when one does not end by itself, in time, with 0.
+    """
 
     def act(rig: Rig, dice: Random) -> str:
-        victims = dice.sample(parts := choose(rig, dice), len(parts))
-        problems = [problem for part in victims if (problem := _restarted(rig, part))]
+        victims = choose(rig, dice)
+        order = [part for _ in range(times) for part in dice.sample(victims, len(victims))]
+        problems = [problem for part in order if (problem := _restarted(rig, part))]
         if problems:
             raise Shown("; ".join(problems))
-        return f"SIGTERM and restart of {names(victims)}, one after the other"
+        often = f", {times} times" if times > 1 else ""
+        return f"SIGTERM and restart of {names(order[: len(victims)])}, one after the other{often}"
 
     return act
 
@@ -150,4 +157,10 @@ def faults(hold: float) -> tuple[Fault, ...]:
         Fault("membership_churn", "rebalances without end settle every image once", churn, long),
         Fault("rolling_restart_workers", "what is in flight is finished or handed back", rolling(all_workers), long),
         Fault("rolling_restart_all", "a new release goes in while scanners send", rolling(every_service), long),
+        Fault(
+            "rolling_restarts",
+            "restarts without a break: membership never settles",
+            rolling(all_workers, max(1, round(RESTARTS * hold))),
+            WHILE_THEY_RESTART,
+        ),
     )

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch.export import Dim
 
-from training.evaluate import Calibrated
+from training.evaluation.calibration import Calibrated
 from training.network import Served
 from training.phantom.render import LABELS
 from training.preprocess import GRID_PITCH_MM, GRID_SIZE

@@ -19,18 +19,19 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from training import demo_out
-from training.baseline import blood_areas_mm2
-from training.evaluate import NEIGHBOURS, calibrate, choose_blood_hu, in_a_row, judge, judge_series
+from training.evaluation.calibration import calibrate
+from training.evaluation.pictures import roc_picture, sheet, tile
+from training.evaluation.slices import NEIGHBOURS, choose_blood_hu, in_a_row, judge, judge_series
+from training.evaluation.threshold import blood_areas_mm2
+from training.evaluation.training_report import markdown, without_nan
 from training.export_out import export, parameters_of, write_parameters
 from training.fit import Progress, fit, plain_grid, start
 from training.network import Served
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
 from training.phantom.render import LABELS
-from training.pictures import roc_picture, sheet, tile
 from training.real_in import read_dicom_folder, read_png_folder
 from training.recipe import Recipe
-from training.report import markdown, without_nan
 from training.slices_out import SliceTable, draw_slices
 
 SHOWN_SLICES = 30  # in the report's contact sheet

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.baseline import blood_area_mm2
-from training.evaluate import calibrate, in_a_row
-from training.measure import auc, by_head, calibration_error, dice, threshold_at
+from training.evaluation.calibration import calibrate
+from training.evaluation.measure import auc, by_head, calibration_error, dice, threshold_at
+from training.evaluation.slices import in_a_row
+from training.evaluation.threshold import blood_area_mm2
 from training.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[2] / "training" / "configs" / "head_ct_lesion.toml"

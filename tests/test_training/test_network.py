@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.evaluate import Calibrated
+from training.evaluation.calibration import Calibrated
 from training.export_out import export, parameters_of
 from training.fit import fit, start
 from training.network import Served, Trunk

@@ -9,8 +9,8 @@ from google.protobuf import text_format  # type: ignore[import-untyped]  # publi
 from tritonclient.grpc import model_config_pb2
 
 from contracts.tensors import HEAD_CT_LESION
-from training.baseline import blood_areas_mm2
-from training.measure import auc
+from training.evaluation.measure import auc
+from training.evaluation.threshold import blood_areas_mm2
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas
 from training.phantom.render import LABELS

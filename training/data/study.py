@@ -59,6 +59,15 @@ class NotHounsfield(BadStudy):
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Something seen in the data and let pass by the loader; how bad it is, training.data.checks says."""
+
+    fault: Fault
+    file: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What subgroups are made of. None where the source does not say."""
 
@@ -91,6 +100,7 @@ class Study:
     truth: Truth
     facts: Facts
     source: str  # which loader
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,8 @@ class Entry:
     place: str  # file, folder or seed, named in reports
     any: bool | None = None
     kinds: frozenset[str] = frozenset()  # said to be present
+    part: str | None = None  # of the split, where the source comes with one
+    mark: str = ""  # changes with the files (names, sizes, times): part of the cache's key
 
     @property
     def stratum(self) -> str:
@@ -123,6 +135,10 @@ class StudySource(Protocol):
         Raises:
             BadStudy: a table is missing or cannot be read.
         """
+        ...
+
+    def doubts(self) -> Sequence[Doubt]:
+        """What `entries` stumbled over and left out or let pass."""
         ...
 
     def load(self, entry: Entry) -> Study:

@@ -4,6 +4,7 @@ TriageError
 ├── SettingsError               an unknown or wrong setting: the start stops with a sentence
 ├── DecodeError                 a record or event that cannot be read; carries its bytes
 ├── Rejected                    an object the producer refuses, with a reason
+├── ModelRefused                a model file, or a repository, that is not what may be served
 ├── NotAnalysable               an image that cannot be scored, with a reason: the image's own fault
 └── PeerError                   another program's fault, never the image's
     ├── PeerAway (retriable)    not reachable, or shutting down
@@ -33,6 +34,10 @@ class DecodeError(TriageError):
     def __init__(self, message: str, payload: bytes) -> None:
         super().__init__(message)
         self.payload = payload
+
+
+class ModelRefused(TriageError):
+    """A model that may not be served or imported. The message names the file and says why."""
 
 
 class _WithReason(TriageError):

@@ -18,10 +18,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A served model's inputs, outputs and labels.
+    """A served model's inputs, outputs and labels; ``labels`` are empty where a model finds nothing but an organ.
 
     ``labels`` order the probabilities; ``labels[1:]`` order the segmentation channels. ``grid_size`` samples of
-    ``grid_pitch_mm`` a side make the served grid, so one sample covers ``grid_pitch_mm ** 2`` mm².
+    ``grid_pitch_mm`` a side make the served grid, so one sample covers ``grid_pitch_mm ** 2`` mm². Every grid is
+    centred on the patient's centroid, so that grids of different pitch lie over each other.
     Operating points come from the model's own Triton configuration (parameters ``threshold.<label>``).
     """
 
@@ -45,4 +46,12 @@ HEAD_CT_LESION = ModelSpec(
     ),
 )
 
-MODELS: dict[str, ModelSpec] = {HEAD_CT_LESION.name: HEAD_CT_LESION}
+# Which samples lie inside the skull (within the inner table, blood and CSF included): 0…1.
+BRAIN_MASK = ModelSpec(
+    name="brain_mask",
+    inputs=HEAD_CT_LESION.inputs,
+    outputs=(TensorSpec("MASK", "FP32", (1, -1, -1)),),
+    labels=(),
+)
+
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (HEAD_CT_LESION, BRAIN_MASK)}

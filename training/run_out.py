@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress as Bars
 
+from contracts.tensors import HEAD_CT_LESION
 from training import demo_out
 from training.evaluation.calibration import calibrate
 from training.evaluation.pictures import roc_picture, sheet, tile
 from training.evaluation.slices import NEIGHBOURS, choose_blood_hu, in_a_row, judge, judge_series
 from training.evaluation.threshold import blood_areas_mm2
 from training.evaluation.training_report import markdown, without_nan
-from training.export_out import export, parameters_of, write_parameters
 from training.fit import Progress, fit, plain_grid, start
 from training.network import Served
 from training.onnx_in import OnnxModel, score_table
@@ -32,6 +32,7 @@ from training.phantom.atlas_in import Atlas, load_atlas
 from training.phantom.render import LABELS
 from training.real_in import read_dicom_folder, read_png_folder
 from training.recipe import Recipe
+from training.serving.export_out import parameters_of, publish
 from training.slices_out import SliceTable, draw_slices
 
 SHOWN_SLICES = 30  # in the report's contact sheet
@@ -116,12 +117,9 @@ class Run:
         return served
 
     def exported(self, served: Served) -> None:
-        """Write model.onnx and the operating points of both Triton configurations."""
-        parameters = parameters_of(self.calibration)
-        export(served, parameters, self.model_dir / "1" / "model.onnx")
-        for config in ("config.pbtxt", "configs/cpu.pbtxt"):
-            write_parameters(self.model_dir / config, parameters)
-        self.console.print(f"exported {self.model_dir / '1' / 'model.onnx'}")
+        """Write model.onnx, what is declared of it, and both Triton configurations with its operating points."""
+        parity = publish(served, HEAD_CT_LESION, parameters_of(self.calibration), self.models)
+        self.console.print(f"exported {self.model_dir / '1' / 'model.onnx'}; {parity}")
 
     def evaluated(self, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:
         """Score the held-out sets with the exported file and write the report."""

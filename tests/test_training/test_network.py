@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from training.evaluation.calibration import Calibrated
-from training.export_out import export, parameters_of
 from training.fit import fit, start
 from training.network import Served, Trunk
 from training.onnx_in import OnnxModel
 from training.phantom.render import LABELS
 from training.preprocess import GRID_PITCH_MM, GRID_SIZE, ServedGrid
 from training.recipe import FitSettings
+from training.serving.export_out import export, parameters_of
 from training.slices_out import SliceTable
 
 WIDTHS = (8, 8, 12, 16)

@@ -42,11 +42,6 @@ def produced(tmp_path_factory: pytest.TempPathFactory, atlas: Atlas) -> Path:
     sets = ((name, 6_000_000 + 100 * n) for n, name in enumerate(("train", "validation", "hard", "held_out")))
     recipe = TINY + "".join(SET.format(name=name, seed=seed) for name, seed in sets)
     (folder / "tiny.toml").write_text(recipe, "utf-8")
-    source = ROOT / "triton_models" / "head_ct_lesion"
-    for config in ("config.pbtxt", "configs/cpu.pbtxt"):
-        target = folder / "models" / "head_ct_lesion" / config
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text((source / config).read_text("utf-8"), "utf-8")
     told = ["--config", "tiny.toml", "--cache", "cache", "--models", "models", "--reports", "reports"]
     absolute = [str(folder / part) if nth % 2 else part for nth, part in enumerate(told)]
     done = CliRunner().invoke(app, absolute, catch_exceptions=False)

@@ -1,0 +1,1 @@
+"""The networks: what each is made of, and what goes before it."""

@@ -45,6 +45,7 @@ _COMMANDS: dict[str, _Lazy] = {
     "queue": _Lazy("launch.queue", "register", "Show the live reading list.", "worklist"),
     "dead": _Lazy("launch.dead", "app", "List, replay or discard scans that could not be scored.", "worker"),
     "models": _Lazy("launch.models", "app", "Look at the served models; build TensorRT plans.", "worker"),
+    "data": _Lazy("training.data.cli", "app", "Check a data set before training (in a checkout).", "train"),
     "train": _Lazy("training.cli", "app", "Train the default model (in a checkout, not in the wheel).", "train"),
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.phantom.atlas_in import Atlas
-from training.phantom.lesions import HELD_OUT_KINDS, KINDS, plan_lesions
+from training.phantom.lesions import HELD_OUT_KINDS, KINDS, Lesion, plan_lesions
 from training.phantom.plan import plan_head
 from training.phantom.render import ABOVE_MM, BELOW_MM, Slices, bleed_extent, render
 from training.phantom.scanner import HELD_OUT_FAMILY, TRAIN_FAMILIES, plan_scanner
@@ -62,9 +62,7 @@ def draw_slices(
 def draw_head(wanted: SliceSet, seed: int, atlas: Atlas) -> dict[str, NDArray[np.generic]]:
     """All columns of a SliceTable for one head."""
     rng = np.random.default_rng([seed, 7])
-    kinds = HELD_OUT_KINDS if wanted.held_out_lesions else KINDS
-    bleeds = rng.random() < wanted.lesion_share
-    lesions = plan_lesions(seed, wanted.difficulty, kinds) if bleeds else ()
+    lesions = lesions_of(wanted, seed, rng)
     scanner = plan_scanner(seed, (HELD_OUT_FAMILY,) if wanted.held_out_scanner else TRAIN_FAMILIES)
     centres = rng.uniform(BELOW_MM, ABOVE_MM, wanted.slices_per_head)
     if wanted.series:
@@ -75,6 +73,13 @@ def draw_head(wanted: SliceSet, seed: int, atlas: Atlas) -> dict[str, NDArray[np
     pitch_mm = float(rng.uniform(*PITCH_MM))
     slices = render(atlas, plan_head(seed), lesions, scanner, centres.tolist(), shape=SLICE_SHAPE, pitch_mm=pitch_mm)
     return _columns(slices, pitch_mm, seed, "+".join(lesion.kind for lesion in lesions))
+
+
+def lesions_of(wanted: SliceSet, seed: int, rng: np.random.Generator | None = None) -> tuple[Lesion, ...]:
+    """The lesions that the set's head of this seed has; `rng` is the head's own, drawn from once."""
+    kinds = HELD_OUT_KINDS if wanted.held_out_lesions else KINDS
+    bleeds = (rng or np.random.default_rng([seed, 7])).random() < wanted.lesion_share
+    return plan_lesions(seed, wanted.difficulty, kinds) if bleeds else ()
 
 
 def _columns(slices: Slices, pitch_mm: float, seed: int, kinds: str) -> dict[str, NDArray[np.generic]]:

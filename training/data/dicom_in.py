@@ -183,7 +183,7 @@ def read_study(entry: Entry, headers: Iterable[Header], truth: Callable[[Stack],
 def _cut(hu: NDArray[np.int16], stack: Stack) -> Sequence[Doubt]:
     if not bone_is_cut(hu):
         return ()
-    return (Doubt(Fault.NOT_HU, stack.headers[0].file, f"bone is cut off at {int(hu.max())} HU"),)
+    return (Doubt(Fault.NOT_HU, stack.headers[0].file, f"bone is cut off at {int(hu.max())} HU", mild=True),)
 
 
 def read_hu(file: str) -> tuple[NDArray[np.int16], list[Doubt]]:
@@ -204,7 +204,7 @@ def _hu(file: str, data: pydicom.Dataset) -> tuple[NDArray[np.int16], list[Doubt
     doubts, wrapped = [], _wrapped(data, stored, intercept or 0.0)
     if wrapped:
         stored = unwrapped(stored, WRAPPED_BITS, WRAPPED_AIR_HU)
-        doubts.append(Doubt(Fault.NOT_HU, file, "negative values are stored as unsigned ones; turned back"))
+        doubts.append(Doubt(Fault.NOT_HU, file, "stores negative values as unsigned ones; turned back", mild=True))
     hu = stored.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept or 0.0)
     hu[_padding(data, stored, hu)] = HU_LOW
     return np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16), doubts

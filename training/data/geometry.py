@@ -189,7 +189,7 @@ def _without_repeats(inorder: Sequence[Header]) -> tuple[list[Header], list[Doub
         if abs((header.place_mm or 0.0) - (kept[-1].place_mm or 0.0)) > SAME_PLACE_MM:
             kept.append(header)
         else:
-            doubts.append(Doubt(Fault.DUPLICATE, header.file, f"lies where {kept[-1].file} lies; left out"))
+            doubts.append(Doubt(Fault.DUPLICATE, header.file, f"lies where {kept[-1].file} lies; left out", mild=True))
     return kept, doubts
 
 

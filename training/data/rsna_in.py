@@ -115,7 +115,7 @@ class RsnaSource:
     def _table_doubts(self, table: _Table, headers: Sequence[Header]) -> list[Doubt]:
         told, file = [], str(self._file)
         if table.repeated:
-            told.append(Doubt(Fault.DUPLICATE, file, f"{table.repeated} rows stand there twice; dropped"))
+            told.append(Doubt(Fault.DUPLICATE, file, f"{table.repeated} rows stand there twice; dropped", mild=True))
         told += [Doubt(Fault.LABEL_CONTRADICTION, file, f"rows of {image} differ") for image in sorted(table.against)]
         told += [
             Doubt(Fault.LABEL_CONTRADICTION, file, f"{image}: any is 0 and a kind is 1") for image in _any_denied(table)

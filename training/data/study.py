@@ -65,6 +65,7 @@ class Doubt:
     fault: Fault
     file: str
     sentence: str
+    mild: bool = False  # mended or left out by the loader, or harmless: never a reason to stop
 
 
 @dataclass(frozen=True)

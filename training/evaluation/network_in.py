@@ -1,0 +1,111 @@
+"""Any exported graph as a reader: HU and spacing in, probabilities and segmentation out (contracts.tensors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from contracts.errors import TriageError
+from contracts.tensors import HEAD_CT_LESION, HU_HIGH, HU_LOW
+from training.data.study import Study
+from training.evaluation.grid import MARKED_FROM, Grid, centres_mm, measured, on_slice, packed
+from training.evaluation.measure import Numbers
+from training.evaluation.reading import LABELS, Reading, positions_of
+from training.evaluation.verdict import SliceMeasures
+from training.onnx_in import OnnxModel
+
+BATCH = 8
+BOTH_SPACINGS = slice(1, 3)
+
+
+class BadModel(TriageError):
+    """A file that is no model of ours; the sentence names it."""
+
+
+class Network:
+    """The graph, run slice by slice as it is served."""
+
+    def __init__(self, file: Path, name: str = "network") -> None:
+        """Read the graph and its operating points.
+
+        Raises:
+            BadModel: not an ONNX graph with the contracted tensors, or without what its outputs mean.
+        """
+        self.file = file
+        self.name = name
+        self.model = _opened(file)
+        self.grid = _grid(file, self.model.metadata)
+        self.thresholds: Mapping[str, float] = _thresholds(file, self.model.metadata)
+
+    def answers(self, hu: NDArray[np.generic], spacing_mm: tuple[float, float]) -> tuple[Numbers, NDArray[np.float32]]:
+        """Slices (n, H, W) → (n, 6), (n, 5, S, S)."""
+        found = []
+        for at in range(0, len(hu), BATCH):
+            part = np.clip(hu[at : at + BATCH], HU_LOW, HU_HIGH).astype(np.float16)
+            found.append(self.model(part, np.tile(np.float32(spacing_mm), (len(part), 1))))
+        probabilities, segmentation = (np.concatenate(one) for one in zip(*found, strict=True))
+        return probabilities.astype(np.float64), segmentation
+
+    def read(self, study: Study) -> Reading:
+        """Areas and centroids on the served grid, as scoring measures them; marks on the study's own pixels."""
+        spacing_mm = (study.spacing_mm[1], study.spacing_mm[2])
+        probabilities, marks, areas, centroids = [], [], [], []
+        for at in range(0, len(study.hu), BATCH):
+            hu = study.hu[at : at + BATCH]
+            answer, segmentation = self.answers(hu, spacing_mm)
+            probabilities.append(answer)
+            for values, centre in zip(segmentation, centres_mm(hu, spacing_mm), strict=True):
+                area, centroid = _measures(values, self.grid)
+                areas.append(area)
+                centroids.append(centroid)
+                laid = on_slice(values, self.grid, centre, spacing_mm, (hu.shape[1], hu.shape[2]))
+                marks.append(packed(laid >= MARKED_FROM))
+        measures = SliceMeasures(
+            np.concatenate(probabilities), np.array(areas), np.array(centroids), *positions_of(study)
+        )
+        return Reading(measures, np.stack(marks))
+
+
+def _measures(values: NDArray[np.float32], grid: Grid) -> tuple[Numbers, Numbers]:
+    """Of *any* (the union of the channels) and each kind."""
+    marked = values >= MARKED_FROM
+    return measured(np.concatenate([marked.any(0, keepdims=True), marked]), (grid.pitch_mm, grid.pitch_mm))
+
+
+def _opened(file: Path) -> OnnxModel:
+    try:
+        model = OnnxModel(file)
+    except Exception as problem:  # ONNX Runtime raises many kinds of its own, none with a common parent
+        raise BadModel(f"{file}: not an ONNX model that ONNX Runtime can run ({_first_line(problem)})") from problem
+    told = [one.name for one in model.session.get_inputs()], [one.name for one in model.session.get_outputs()]
+    wanted = [one.name for one in HEAD_CT_LESION.inputs], [one.name for one in HEAD_CT_LESION.outputs]
+    if told != wanted:
+        raise BadModel(f"{file}: its tensors are {told[0]} → {told[1]}; served are {wanted[0]} → {wanted[1]}")
+    return model
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def _grid(file: Path, metadata: Mapping[str, str]) -> Grid:
+    try:
+        return Grid(int(metadata["grid_size"]), float(metadata["grid_pitch_mm"]))
+    except (KeyError, ValueError) as problem:
+        raise BadModel(f"{file}: its metadata do not say grid_size and grid_pitch_mm") from problem
+
+
+def _thresholds(file: Path, metadata: Mapping[str, str]) -> Mapping[str, float]:
+    try:
+        return {label: float(metadata[f"threshold.{label}"]) for label in LABELS}
+    except (KeyError, ValueError) as problem:
+        raise BadModel(f"{file}: its metadata do not say the operating point threshold.<label> of each label") from problem
+
+
+def runtime_version() -> str:
+    """For the report."""
+    return f"ONNX Runtime {onnxruntime.__version__}"

@@ -175,7 +175,7 @@ class _Notes:
         """Both answers must be there where there is any, and every kind that is said of some study."""
         said = Counter(entry.any for entry in entries)
         if not said[True] and not said[False]:
-            return self.add(Fault.EMPTY_CLASS, name, "no study has a label: good for pre-training only")
+            return self.add(Fault.EMPTY_CLASS, name, "no study has a label: good for pre-training only", mild=True)
         for here, told in ((True, "with"), (False, "without")):
             if not said[here]:
                 self.add(Fault.EMPTY_CLASS, name, f"there is no study {told} a bleed")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.dataset import CacheDataset
+from monai.transforms.transform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -117,7 +118,7 @@ class SliceDataset(Dataset[Item]):
     def in_memory(self, share: float = 1.0) -> Dataset[Item]:
         """The same slices, this share of them read now and kept in memory (MONAI's CacheDataset)."""
         cached: Dataset[Item] = CacheDataset(
-            range(len(self)), transform=self.__getitem__, cache_rate=share, num_workers=0, progress=False
+            range(len(self)), transform=_Slices(self), cache_rate=share, num_workers=0, progress=False
         )
         return cached
 
@@ -127,6 +128,17 @@ class SliceDataset(Dataset[Item]):
         if not 0 < bleeding.sum() < len(bleeding):
             return np.full(len(bleeding), 1 / max(1, len(bleeding)))
         return np.where(bleeding, positive_share / bleeding.sum(), (1 - positive_share) / (~bleeding).sum())
+
+
+class _Slices(Transform):
+    """From a number to its slice. What is no MONAI Transform, MONAI takes for random and never keeps."""
+
+    def __init__(self, data: SliceDataset) -> None:
+        self._data = data
+
+    def __call__(self, data: int) -> Item:
+        """The name of the argument is MONAI's."""
+        return self._data[data]
 
 
 def labels_of(study: Study) -> NDArray[np.float32]:

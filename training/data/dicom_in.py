@@ -27,6 +27,8 @@ TAGS = [
     *("ManufacturerModelName", "ConvolutionKernel"),
 ]
 OTHER_SUFFIXES = frozenset({".csv", ".txt", ".md", ".json", ".png", ".jpg", ".pdf", ".zip", ".nii", ".gz", ".html"})
+NO_DICOM = "is no DICOM file"
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})  # another file that cannot be read may be a licence text
 UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}  # of PatientAge (PS3.5 6.2, AS)
 WRAPPED_BITS, WRAPPED_AIR_HU, WRAPPED_ABOVE = 12, -1000, -100  # see hounsfield.unwrapped; intercept at or above
 PADDING_BELOW_HU = -200  # padding that is denser could be anatomy and is left
@@ -51,7 +53,8 @@ def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[Doubt]]:
         try:
             headers.append(read_header(file))
         except BadStudy as bad:
-            doubts.append(Doubt(bad.fault, bad.file, bad.reason))
+            stranger = bad.reason == NO_DICOM and file.suffix.lower() not in DICOM_SUFFIXES
+            doubts.append(Doubt(bad.fault, bad.file, bad.reason, mild=stranger))
     return headers, doubts
 
 
@@ -72,7 +75,7 @@ def _guarded(file: Path | str, work: Callable[[], T]) -> T:
     except BadStudy:
         raise
     except InvalidDicomError as problem:
-        raise BadStudy(file, "is no DICOM file") from problem
+        raise BadStudy(file, NO_DICOM) from problem
     except Exception as problem:  # pydicom raises whatever it trips over, and has no base class for it
         raise BadStudy(file, f"cannot be read ({type(problem).__name__})") from problem
 
@@ -84,6 +87,10 @@ def _opened(file: Path | str, *, headers_only: bool) -> pydicom.Dataset:
 
 
 def _header(file: Path, data: pydicom.Dataset) -> Header:
+    if not data.get("StudyInstanceUID") or not data.get("Modality"):
+        raise BadStudy(file, "ends before its header does, or belongs to no study")
+    if data.Modality == "CT" and not (data.get("Rows") and data.get("Columns")):
+        raise BadStudy(file, "ends before its header does: no Rows and Columns")
     orientation = _floats(data.get("ImageOrientationPatient"), 6)
     return Header(
         file=str(file),

@@ -6,7 +6,7 @@ PatientID) and `split` (the part of a split that somebody else made; it is check
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +74,8 @@ class FolderSource:
                 by_study[header.study_uid].append(header)
         if not by_study:
             raise BadStudy(self._folder, "holds no CT slice", Fault.EMPTY)
-        entries = tuple(_entry(uid, by_study[uid], rows.get(uid)) for uid in sorted(by_study))
+        places = _places(by_study)
+        entries = tuple(_entry(uid, by_study[uid], rows.get(uid), places[uid]) for uid in sorted(by_study))
         unlabelled = [entry for entry in entries if self._labels and entry.any is None]
         doubts = [*table_doubts, *file_doubts, *map(self._no_label, unlabelled), *self._no_images(rows, by_study)]
         return _Found(entries, dict(by_study), rows, (*doubts, *_no_patient(entries, by_study, rows)))
@@ -90,13 +91,21 @@ class FolderSource:
         ]
 
 
-def _entry(uid: str, headers: Sequence[Header], row: Row | None) -> Entry:
+def _places(by_study: dict[str, list[Header]]) -> dict[str, str]:
+    """A study's folder where it has it for itself, else its first file."""
+    folders = {uid: {Path(header.file).parent for header in headers} for uid, headers in by_study.items()}
+    holds = Counter(folder for found in folders.values() for folder in found)
+    alone = {uid: len(found) == 1 and holds[next(iter(found))] == 1 for uid, found in folders.items()}
+    return {uid: str(next(iter(folders[uid]))) if alone[uid] else headers[0].file for uid, headers in by_study.items()}
+
+
+def _entry(uid: str, headers: Sequence[Header], row: Row | None, place: str) -> Entry:
     files = [Path(header.file) for header in headers]
     said = pseudonym("table", row.patient) if row else ""
     return Entry(
         uid=uid,
         patient=said or headers[0].patient or f"study {uid}",
-        place=str(files[0].parent),
+        place=place,
         any=row.any if row else None,
         kinds=frozenset(kind for kind, here in row.by_label.items() if here) if row else frozenset(),
         part=row.part if row else None,

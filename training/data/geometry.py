@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -142,8 +143,9 @@ def stacked(series: Sequence[Header]) -> Stack:
     Raises:
         BadStudy: no position or spacing, or matrix, pixel spacing or orientation change inside the series.
     """
+    usual = _usual(series)
     for header in series:
-        _check_header(header, series[0])
+        _check_header(header, usual)
     inorder = sorted(series, key=lambda header: (header.place_mm or 0.0, header.instance, header.file))
     kept, doubts = _without_repeats(inorder)
     z_mm = tuple(header.place_mm or 0.0 for header in kept)
@@ -152,26 +154,34 @@ def stacked(series: Sequence[Header]) -> Stack:
     return Stack(tuple(kept), z_mm, (gap_mm, row_mm, column_mm), _flips(kept[0]), (*doubts, *uneven))
 
 
-def _check_header(header: Header, first: Header) -> None:
+def _usual(series: Sequence[Header]) -> Header:
+    """One of those of which there are most: what differs from it is the odd one out."""
+
+    def grid(header: Header) -> tuple[object, ...]:
+        return header.matrix, header.pixel_mm, header.row, header.column
+
+    commonest = Counter(map(grid, series)).most_common(1)[0][0]
+    return next(header for header in series if grid(header) == commonest)
+
+
+def _check_header(header: Header, usual: Header) -> None:
     if header.pixel_mm is None or not _within(header.pixel_mm, PLAUSIBLE_PIXEL_MM):
         told = "no PixelSpacing" if header.pixel_mm is None else f"a PixelSpacing of {header.pixel_mm} mm"
         raise BadStudy(header.file, f"has {told}", Fault.SPACING)
     if header.place_mm is None:
         raise BadStudy(header.file, "says no ImagePositionPatient", Fault.SPACING)
-    if header.matrix != first.matrix:
-        raise BadStudy(
-            header.file, f"is {header.matrix} pixels, its series begins with {first.matrix}", Fault.MIXED_SPACING
-        )
-    if first.pixel_mm and any(
-        abs(a / b - 1) > SAME_SPACING for a, b in zip(header.pixel_mm, first.pixel_mm, strict=True)
-    ):
-        raise BadStudy(
-            header.file,
-            f"has pixels of {header.pixel_mm} mm, its series begins with {first.pixel_mm}",
-            Fault.MIXED_SPACING,
-        )
-    if not _parallel(header, first):
-        raise BadStudy(header.file, "lies in another plane than the first image of its series", Fault.ORIENTATION)
+    if header.matrix != usual.matrix:
+        told = f"has {header.matrix} rows and columns, most of its series {usual.matrix}"
+        raise BadStudy(header.file, told, Fault.MIXED_SPACING)
+    if not _alike(header.pixel_mm, usual.pixel_mm or ()):
+        told = f"has pixels of {header.pixel_mm} mm, most of its series {usual.pixel_mm}"
+        raise BadStudy(header.file, told, Fault.MIXED_SPACING)
+    if not _parallel(header, usual):
+        raise BadStudy(header.file, "lies in another plane than most of its series", Fault.ORIENTATION)
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    return len(one) == len(other) and all(abs(a / b - 1) <= SAME_SPACING for a, b in zip(one, other, strict=True))
 
 
 def _within(values: Iterable[float], bounds: tuple[float, float]) -> bool:

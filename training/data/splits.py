@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -47,7 +48,9 @@ def _cut(entries: list[Entry], share: float, seed: int, parts: int) -> tuple[lis
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     else:
         splitter = GroupShuffleSplit(1, test_size=max(1, int(share * patients)), random_state=seed)
-    rest, cut = next(iter(splitter.split(np.zeros(len(entries)), strata, groups)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a stratum smaller than the folds: _strata has merged what it can
+        rest, cut = next(iter(splitter.split(np.zeros(len(entries)), strata, groups)))
     return [entries[at] for at in cut], [entries[at] for at in rest]
 
 

@@ -47,6 +47,8 @@ _COMMANDS: dict[str, _Lazy] = {
     "models": _Lazy("launch.models", "app", "Look at the served models; build TensorRT plans.", "worker"),
     "data": _Lazy("training.data.cli", "app", "Check a data set before training (in a checkout).", "train"),
     "train": _Lazy("training.cli", "app", "Train the default model (in a checkout, not in the wheel).", "train"),
+    "evaluate": _Lazy("training.evaluation.cli", "app", "Tell what a model is worth, with a report.", "train"),
+    "explain": _Lazy("training.explaining.cli", "app", "Show where the network looked on one slice.", "train"),
 }
 
 

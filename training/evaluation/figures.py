@@ -269,3 +269,13 @@ def counted(cases: Sequence[Judged]) -> dict[str, int]:
 def rounded(told: Mapping[str, float]) -> dict[str, float]:
     """Four digits are more than any figure deserves."""
     return {key: round(float(value), 4) for key, value in told.items()}
+
+
+def kind_rows(cases: Sequence[Judged], threshold: float) -> list[Row]:
+    """Studies by each kind of lesion in them: how many are flagged."""
+    rows = []
+    for kind in sorted({kind for one in cases for kind in one.case.kinds}):
+        chosen = [one for one in cases if kind in one.case.kinds and one.case.sick]
+        told = interval(chosen, lambda some: share(one.flagged(threshold) for one in some), 200)
+        rows.append({"class": kind, "studies": len(chosen), "sensitivity": told})
+    return rows

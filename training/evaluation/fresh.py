@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.study import KINDS, Entry, Facts, Study, Truth
+from training.data.study import KINDS, Doubt, Entry, Facts, Study, Truth
 from training.phantom.atlas_in import Atlas
 from training.phantom.lesions import HELD_OUT_KINDS, plan_lesions
 from training.phantom.lesions import KINDS as TRAINED_KINDS
@@ -44,8 +44,7 @@ class Drawn:
     @property
     def tags(self) -> dict[str, str]:
         """For the subgroup table."""
-        told = {"held out": " and ".join(self._held_out()) or "seed only"}
-        return told
+        return {"held out": " and ".join(self._held_out()) or "seed only"}
 
     def _held_out(self) -> list[str]:
         return ["scanner"] * self.new_scanner + ["lesion family"] * (self.sick and self.new_lesions)
@@ -66,6 +65,10 @@ class FreshPhantoms:
     def entries(self) -> Sequence[Entry]:
         """A patient is a seed."""
         return [Entry(uid, uid, f"seed {one.seed}", one.sick) for uid, one in self.drawn.items()]
+
+    def doubts(self) -> Sequence[Doubt]:
+        """None: we made them."""
+        return ()
 
     def load(self, entry: Entry) -> Study:
         """Render the whole series."""
@@ -99,9 +102,7 @@ def render_study(uid: str, drawn: Drawn, atlas: Atlas) -> Study:
     lesions = plan_lesions(drawn.seed, DIFFICULTY, kinds) if drawn.sick else ()
     z_mm = np.arange(LOWEST_MM + rng.uniform(-5, 5), HIGHEST_MM + rng.uniform(-5, 5), scanner.slab_mm)
     pitch_mm = float(rng.uniform(*PITCH_MM))
-    slices = render(
-        atlas, plan_head(drawn.seed), lesions, scanner, z_mm.tolist(), shape=SHAPE, pitch_mm=pitch_mm
-    )
+    slices = render(atlas, plan_head(drawn.seed), lesions, scanner, z_mm.tolist(), shape=SHAPE, pitch_mm=pitch_mm)
     return _study(uid, scanner, slices, z_mm, pitch_mm)
 
 

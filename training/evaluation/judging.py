@@ -53,7 +53,8 @@ class Case:
 class Judged:
     """One reader's word on one case. dice: None where no mask or no lesion is known.
 
-    marked_ml: for each of the case's lesions, how much of it is marked on each slice (n,).
+    marked_ml: for each of the case's lesions, how much of it is marked on each slice (n,). areas_mm2: all that is
+    marked on each slice (n,).
     """
 
     case: Case
@@ -61,6 +62,7 @@ class Judged:
     score: float
     dice: float | None
     marked_ml: tuple[Numbers, ...]
+    areas_mm2: Numbers
 
     def flagged(self, threshold: float) -> bool:
         """At this operating point of *any*."""
@@ -88,7 +90,7 @@ def case_of(study: Study, tags: Mapping[str, str] | None = None) -> Case:
 
 
 def slice_labels(study: Study) -> NDArray[np.float32]:
-    """(n, 6): what is said by slice; else what follows: a clean study is clean everywhere, a lone slice is the study."""
+    """(n, 6): what is said by slice, else what follows: clean is clean everywhere, a lone slice is the study."""
     if study.truth.by_slice is not None:
         return study.truth.by_slice
     labels = np.full((len(study.hu), len(LABELS)), np.nan, np.float32)
@@ -138,6 +140,7 @@ def judged(case: Case, study: Study, reading: Reading, thresholds: Mapping[str, 
         score=study_score(reading.measures, limits(thresholds)),
         dice=overlap,
         marked_ml=tuple(_marked_ml(lesion, study, reading.marks) for lesion in case.lesions),
+        areas_mm2=reading.measures.areas_mm2[:, 0],
     )
 
 

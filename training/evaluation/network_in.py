@@ -19,7 +19,6 @@ from training.evaluation.verdict import SliceMeasures
 from training.onnx_in import OnnxModel
 
 BATCH = 8
-BOTH_SPACINGS = slice(1, 3)
 
 
 class BadModel(TriageError):
@@ -103,7 +102,7 @@ def _thresholds(file: Path, metadata: Mapping[str, str]) -> Mapping[str, float]:
     try:
         return {label: float(metadata[f"threshold.{label}"]) for label in LABELS}
     except (KeyError, ValueError) as problem:
-        raise BadModel(f"{file}: its metadata do not say the operating point threshold.<label> of each label") from problem
+        raise BadModel(f"{file}: its metadata do not say threshold.<label> for each label") from problem
 
 
 def runtime_version() -> str:

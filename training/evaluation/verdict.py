@@ -113,7 +113,9 @@ def _agrees(slices: SliceMeasures, chain: NDArray[np.intp], label: int, rules: F
     return bool(enough and long_enough and _large(slices, chain, label, rules.agree_slices, rules))
 
 
-def _large(slices: SliceMeasures, chain: NDArray[np.intp], label: int, unmeasured: int, rules: FlaggingSettings) -> bool:
+def _large(
+    slices: SliceMeasures, chain: NDArray[np.intp], label: int, unmeasured: int, rules: FlaggingSettings
+) -> bool:
     area_mm2 = slices.areas_mm2[:, label]
     volume_ml = _per_place(slices, chain, area_mm2 * slices.thickness_mm).sum() * ML_PER_MM3
     blank = chain[area_mm2[chain] == 0]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,7 +29,7 @@ Method = Annotated[
 
 
 @app.command()
-def explain(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
+def explain(  # Typer's options are the arguments
     file: Annotated[Path, typer.Argument(help="A DICOM slice.", exists=True, dir_okay=False)],
     model: Annotated[Path, typer.Option(help="An exported model.", exists=True, dir_okay=False)] = SHIPPED,
     checkpoint: Annotated[
@@ -89,7 +88,7 @@ def slice_of(file: Path) -> Slice:
 class _Work:
     """One slice, one label; the differentiable network is built only where a method asks for gradients."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what one explanation is about
+    def __init__(  # what one explanation is about
         self,
         one: Slice,
         network: Network,
@@ -127,5 +126,3 @@ class _Work:
         from training.evaluation.figures import logit  # noqa: PLC0415
 
         return logit(self._network.answers(hu, self._one.spacing_mm)[0][:, self._label])
-
-

@@ -7,6 +7,7 @@ normalisation are already folded into the weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -142,7 +143,7 @@ def _axes(x: list[Any], a: Attributes) -> list[int] | None:
 def _reduce(how: Callable[[Tensor, Any, bool], Tensor]) -> Operator:
     def reduced(x: list[Any], a: Attributes) -> Tensor:
         axes = _axes(x, a)
-        return how(x[0], axes if axes else list(range(x[0].ndim)), bool(a.get("keepdims", 1)))
+        return how(x[0], axes or list(range(x[0].ndim)), bool(a.get("keepdims", 1)))
 
     return reduced
 
@@ -277,7 +278,9 @@ def _gather(x: list[Any], a: Attributes) -> Tensor:
 
 
 def _per_axis(value: Tensor, like: Tensor, axis: int) -> Tensor:
-    return value if value.ndim == 0 or value.numel() == 1 else value.reshape([-1 if n == axis else 1 for n in range(like.ndim)])
+    if value.numel() == 1:
+        return value.reshape(())
+    return value.reshape([-1 if nth == axis else 1 for nth in range(like.ndim)])
 
 
 def _dequantise(x: list[Any], a: Attributes) -> Tensor:
@@ -308,60 +311,60 @@ def _quantise(x: list[Any], a: Attributes) -> Tensor:
 
 
 OPERATORS: dict[str, Operator] = {
-    "Abs": lambda x, a: torch.abs(x[0]),
-    "Add": lambda x, a: x[0] + x[1],
+    "Abs": lambda x, _: torch.abs(x[0]),
+    "Add": lambda x, _: x[0] + x[1],
     "AveragePool": _average_pool,
     "Cast": lambda x, a: x[0].to(DTYPES[a["to"]]),
     "Clip": _clip,
     "Concat": lambda x, a: torch.cat(x, a["axis"]),
-    "Constant": lambda x, a: _constant(a["value"]),
+    "Constant": lambda _, a: _constant(a["value"]),
     "ConstantOfShape": lambda x, a: torch.full(_ints(x[0]), float(_constant(a["value"])[0]) if "value" in a else 0.0),
     "Conv": _conv,
     "DepthToSpace": _depth_to_space,
     "DequantizeLinear": _dequantise,
     "Div": _divide,
-    "Exp": lambda x, a: torch.exp(x[0]),
-    "Expand": lambda x, a: x[0] * torch.ones(_ints(x[1]), dtype=x[0].dtype),
+    "Exp": lambda x, _: torch.exp(x[0]),
+    "Expand": lambda x, _: x[0] * torch.ones(_ints(x[1]), dtype=x[0].dtype),
     "Flatten": lambda x, a: x[0].flatten(a.get("axis", 1)),
-    "Floor": lambda x, a: torch.floor(x[0]),
+    "Floor": lambda x, _: torch.floor(x[0]),
     "Gather": _gather,
     "Gemm": _gemm,
-    "GlobalAveragePool": lambda x, a: x[0].mean((2, 3), keepdim=True),
-    "GlobalMaxPool": lambda x, a: x[0].amax((2, 3), keepdim=True),
+    "GlobalAveragePool": lambda x, _: x[0].mean((2, 3), keepdim=True),
+    "GlobalMaxPool": lambda x, _: x[0].amax((2, 3), keepdim=True),
     "HardSigmoid": lambda x, a: torch.clamp(a.get("alpha", 0.2) * x[0] + a.get("beta", 0.5), 0, 1),
-    "HardSwish": lambda x, a: fn.hardswish(x[0]),
-    "Identity": lambda x, a: x[0],
+    "HardSwish": lambda x, _: fn.hardswish(x[0]),
+    "Identity": lambda x, _: x[0],
     "LeakyRelu": lambda x, a: fn.leaky_relu(x[0], a.get("alpha", 0.01)),
-    "Log": lambda x, a: torch.log(x[0]),
-    "MatMul": lambda x, a: torch.matmul(x[0], x[1]),
-    "Max": lambda x, a: torch.maximum(x[0], x[1]) if len(x) > 1 else x[0],
+    "Log": lambda x, _: torch.log(x[0]),
+    "MatMul": lambda x, _: torch.matmul(x[0], x[1]),
+    "Max": lambda x, _: functools.reduce(torch.maximum, x),
     "MaxPool": _max_pool,
-    "Min": lambda x, a: torch.minimum(x[0], x[1]) if len(x) > 1 else x[0],
-    "Mul": lambda x, a: x[0] * x[1],
-    "Neg": lambda x, a: -x[0],
-    "Pad": lambda x, a: _padded(x[0], {"pads": _ints(x[1])}, float(x[2]) if len(x) > 2 and x[2] is not None else 0.0),
-    "Pow": lambda x, a: torch.pow(x[0], x[1]),
+    "Min": lambda x, _: functools.reduce(torch.minimum, x),
+    "Mul": lambda x, _: x[0] * x[1],
+    "Neg": lambda x, _: -x[0],
+    "Pad": lambda x, _: _padded(x[0], {"pads": _ints(x[1])}, float(x[2]) if len(x) > 2 and x[2] is not None else 0.0),
+    "Pow": lambda x, _: torch.pow(x[0], x[1]),
     "QuantizeLinear": _quantise,
-    "Range": lambda x, a: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
-    "Reciprocal": lambda x, a: 1 / x[0],
+    "Range": lambda x, _: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
+    "Reciprocal": lambda x, _: 1 / x[0],
     "ReduceMax": _reduce(lambda t, axes, keep: t.amax(axes, keepdim=keep)),
     "ReduceMean": _reduce(lambda t, axes, keep: t.mean(axes, keepdim=keep)),
     "ReduceMin": _reduce(lambda t, axes, keep: t.amin(axes, keepdim=keep)),
     "ReduceSum": _reduce(lambda t, axes, keep: t.sum(axes, keepdim=keep)),
-    "Relu": lambda x, a: torch.relu(x[0]),
+    "Relu": lambda x, _: torch.relu(x[0]),
     "Reshape": _reshape,
     "Resize": _resize,
     "Shape": _shape,
-    "Sigmoid": lambda x, a: torch.sigmoid(x[0]),
+    "Sigmoid": lambda x, _: torch.sigmoid(x[0]),
     "Slice": _slice,
     "Softmax": lambda x, a: torch.softmax(x[0], a.get("axis", -1)),
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
-    "Sqrt": lambda x, a: torch.sqrt(x[0]),
+    "Sqrt": lambda x, _: torch.sqrt(x[0]),
     "Squeeze": _squeeze,
-    "Sub": lambda x, a: x[0] - x[1],
-    "Tanh": lambda x, a: torch.tanh(x[0]),
+    "Sub": lambda x, _: x[0] - x[1],
+    "Tanh": lambda x, _: torch.tanh(x[0]),
     "Transpose": lambda x, a: x[0].permute(a["perm"]),
     "Unsqueeze": _unsqueeze,
-    "Where": lambda x, a: torch.where(x[0], x[1], x[2]),
+    "Where": lambda x, _: torch.where(x[0], x[1], x[2]),
 }

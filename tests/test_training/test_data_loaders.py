@@ -186,27 +186,33 @@ def test_missing_and_repeated_slices_are_told_and_the_rest_is_read(tmp_path: Pat
     }
 
 
-def test_a_patient_lying_the_other_way_round_is_turned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("across", "down"), [(-1, -1), (-1, 1), (1, -1)])
+def test_a_patient_lying_the_other_way_round_is_turned(tmp_path: Path, across: int, down: int) -> None:
     """Feet first and prone change the axes of the picture; the study's never: left on the right, back below."""
     hu = cases.head(1, bleeding=[2])
-    turned: list[object] = [-1, 0, 0, 0, -1, 0]
-    cases.write_series(tmp_path, hu[:, ::-1, ::-1], ImageOrientationPatient=turned)
+    turned: list[object] = [across, 0, 0, 0, down, 0]
+    cases.write_series(tmp_path, hu[:, ::down, ::across], ImageOrientationPatient=turned)
     source = FolderSource(tmp_path)
     study = source.load(source.entries()[0])
     assert np.array_equal(study.hu, hu)
+    assert np.allclose(np.diff(study.z_mm), cases.GAP_MM)
 
 
-def test_padding_becomes_air(tmp_path: Path) -> None:
-    """Padding is written as an unsigned or signed value of the same bits, and is far below air."""
-    hu = cases.head(1)
+@pytest.mark.parametrize(("padding", "vr"), [(-3000, "SS"), (0, "SS"), (2500, "US"), (62536, "US")])
+def test_padding_becomes_air_and_tissue_of_the_same_number_stays(tmp_path: Path, padding: int, vr: str) -> None:
+    """Written as an unsigned or signed value of the same bits; at 0 HU there is also water inside the head."""
+    hu = cases.head(1, 3)
+    hu[:, 48:50, 48:50] = 0
     stored = hu.copy()
-    stored[:, :4, :4] = -3000
+    stored[:, :4, :] = np.array(padding).astype(np.uint16).astype(np.int16)
     for nth, one in enumerate(stored):
         data = cases.image(one, nth, PixelRepresentation=1, RescaleIntercept=0, PixelData=one.tobytes())
-        data.add_new(0x00280120, "SS", -3000)
+        data.add_new(0x00280120, vr, padding)
         cases.write(tmp_path / f"{nth}.dcm", data)
     source = FolderSource(tmp_path)
-    assert (source.load(source.entries()[0]).hu[:, :4, :4] == -1024).all()
+    read = source.load(source.entries()[0]).hu
+    assert (read[:, :4] == -1024).all()
+    assert np.array_equal(read[:, 4:], hu[:, 4:])
 
 
 def test_a_folder_without_ct_says_so(tmp_path: Path) -> None:

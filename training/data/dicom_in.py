@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from scipy.ndimage import label
 
 from contracts.tensors import HU_HIGH, HU_LOW
 from training.data.geometry import Header, Stack, Vector, chosen_series, stacked
@@ -26,12 +28,13 @@ TAGS = [
     *("ImagePositionPatient", "SeriesDescription", "PatientAge", "PatientSex", "Manufacturer"),
     *("ManufacturerModelName", "ConvolutionKernel"),
 ]
+SHARED = ("study_uid", "series_uid", "patient", "image_type", "matrix", "pixel_mm", "row", "column", "words", "facts")
 OTHER_SUFFIXES = frozenset({".csv", ".txt", ".md", ".json", ".png", ".jpg", ".pdf", ".zip", ".nii", ".gz", ".html"})
 NO_DICOM = "is no DICOM file"
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})  # another file that cannot be read may be a licence text
 UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}  # of PatientAge (PS3.5 6.2, AS)
 WRAPPED_BITS, WRAPPED_AIR_HU, WRAPPED_ABOVE = 12, -1000, -100  # see hounsfield.unwrapped; intercept at or above
-PADDING_BELOW_HU = -200  # padding that is denser could be anatomy and is left
+TISSUE_HU = (-200.0, 200.0)  # padding inside this range could be anatomy
 
 
 def files_under(folder: Path) -> list[Path]:
@@ -49,13 +52,19 @@ def files_under(folder: Path) -> list[Path]:
 def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[Doubt]]:
     """The headers, and a doubt for each file that has none."""
     headers, doubts = [], []
+    seen: dict[Any, Any] = {}
     for file in files:
         try:
-            headers.append(read_header(file))
+            headers.append(_sharing(read_header(file), seen))
         except BadStudy as bad:
             stranger = bad.reason == NO_DICOM and file.suffix.lower() not in DICOM_SUFFIXES
             doubts.append(Doubt(bad.fault, bad.file, bad.reason, mild=stranger))
     return headers, doubts
+
+
+def _sharing(header: Header, seen: dict[Any, Any]) -> Header:
+    """Equal values are one object: RSNA ICH has 750,000 headers, and a series repeats itself."""
+    return replace(header, **{name: seen.setdefault(getattr(header, name), getattr(header, name)) for name in SHARED})
 
 
 def read_header(file: Path) -> Header:
@@ -213,7 +222,7 @@ def _hu(file: str, data: pydicom.Dataset) -> tuple[NDArray[np.int16], list[Doubt
         stored = unwrapped(stored, WRAPPED_BITS, WRAPPED_AIR_HU)
         doubts.append(Doubt(Fault.NOT_HU, file, "stores negative values as unsigned ones; turned back", mild=True))
     hu = stored.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept or 0.0)
-    hu[_padding(data, stored, hu)] = HU_LOW
+    hu[_padding(data, stored, slope or 1.0, intercept or 0.0)] = HU_LOW
     return np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16), doubts
 
 
@@ -234,13 +243,32 @@ def _wrapped(data: pydicom.Dataset, stored: NDArray[Any], intercept: float) -> b
     return bool((stored >= top - 100).mean() >= AIR_SHARE and stored.min() > AIR_BELOW_HU)
 
 
-def _padding(data: pydicom.Dataset, stored: NDArray[Any], hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels outside the reconstructed circle (PS3.3 C.7.5.1.1.2). US or SS, the same bits."""
-    value = _number(data.get("PixelPaddingValue"))
+def _padding(data: pydicom.Dataset, stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.bool_]:
+    """Pixels outside the reconstructed circle (PS3.3 C.7.5.1.1.2), as the service takes them.
+
+    Where padding has the density of tissue, only what hangs together with the picture's border is padding.
+    """
+    value = _stored(data.get("PixelPaddingValue"), stored.dtype)
     if value is None:
         return np.zeros(stored.shape, bool)
-    bits = 8 * stored.dtype.itemsize
-    return (stored.astype(np.int64) % (1 << bits) == int(value) % (1 << bits)) & (hu < PADDING_BELOW_HU)
+    limit = _stored(data.get("PixelPaddingRangeLimit"), stored.dtype)
+    low, high = sorted((value, value if limit is None else limit))
+    mask = (stored >= low) & (stored <= high)
+    if not any(TISSUE_HU[0] <= end * slope + intercept <= TISSUE_HU[1] for end in (low, high)):
+        return mask
+    regions, _ = label(mask)
+    border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    return mask & np.isin(regions, border[border > 0])
+
+
+def _stored(value: Any, dtype: np.dtype[Any]) -> int | None:
+    """Padding is written US or SS whatever the pixels are: the same bits, read as the pixels are."""
+    number = _number(value)
+    if number is None:
+        return None
+    bits = 8 * dtype.itemsize
+    whole = int(number) % 2**bits
+    return whole - 2**bits if dtype.kind == "i" and whole >= 2 ** (bits - 1) else whole
 
 
 def mark_of(files: Iterable[Path]) -> str:

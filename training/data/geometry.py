@@ -28,7 +28,7 @@ PLAIN = re.compile(r"\b(pre|plain|non|without|ncct|nect)\b")
 NO_SLICES = frozenset({"LOCALIZER", "SCOUT", "DOSE", "SECONDARY", "MIP", "REFORMATTED", "PROJECTION IMAGE"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What one image says of itself. `words`: series description and folder, lower case; never told."""
 

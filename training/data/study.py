@@ -58,7 +58,7 @@ class NotHounsfield(BadStudy):
         super().__init__(file, reason, Fault.NOT_HU)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """Something seen in the data and let pass by the loader; how bad it is, training.data.checks says."""
 
@@ -68,7 +68,7 @@ class Doubt:
     mild: bool = False  # mended or left out by the loader, or harmless: never a reason to stop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What subgroups are made of. None where the source does not say."""
 

@@ -74,11 +74,15 @@ class ImageOutcome(StrEnum):
 
 
 class Measure(Frozen):
-    """One label in one image: the model's probability, its operating point, extent on the served grid."""
+    """One label in one image: the model's probability, its operating point, extent on the served grid.
+
+    ``area_mm2`` lies inside the organ where the organ was asked for; ``outside_mm2`` was marked too and lies beyond it.
+    """
 
     probability: Probability
     threshold: Probability
     area_mm2: Annotated[float, Field(ge=0.0)] = 0.0
+    outside_mm2: Annotated[float, Field(ge=0.0)] = 0.0
     centroid_mm: tuple[float, float] | None = None  # (row, column) from the image centre
 
     @property

@@ -231,6 +231,9 @@ class ScoringSettings(Section):
     decoder_memory_bytes: Bytes = Field(
         1 * GIB, description="address space of a decoder process beyond its own: a frame of 64 MiB needs some 400 MiB"
     )
+    brain_mask: bool = Field(
+        True, description="ask the brain mask where a slice may be no head, and where something was found (0013)"
+    )
     drain_s: Seconds = Field(20.0, description="time to settle what is in flight on SIGTERM")
 
 

@@ -48,7 +48,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
         custody=custody,
         publishing=publisher,
         inference=triton,
-        analysis=Analysis(_budget(settings), decoding, hooks, decoders),
+        analysis=Analysis(_budget(settings), decoding, hooks, decoders, masks=settings.scoring.brain_mask),
         payload_of=ClaimedPayloads(settings.payload),
         request_timeout_s=settings.triton.request_timeout_s,
         holding=Holding(settings.scoring.in_flight_bytes),

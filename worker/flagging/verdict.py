@@ -5,7 +5,8 @@
 - Volume in ml is the sum of areas × slice spacing (median distance of neighbours; the thickness of a lone slice).
   A chain smaller than ``min_volume_ml`` is no finding. That gate uses each slice's own thickness, because spacing is
   only known when the series is complete and a flag must not come and go while slices arrive. Positives whose area the
-  segmentation leaves at zero are of unknown size, not small: ``agree_slices`` of them pass.
+  segmentation leaves at zero are of unknown size, not small: ``agree_slices`` of them pass. One that marked nothing but
+  what lies outside the head is of known size: none.
 - The worst series counts, label by label; series are never summed, since they show the same head again.
 - The model's overall answer ANY is the gate: its operating point is the one chosen at a stated false-alarm rate. A
   slice speaks for a kind only if it speaks for ANY; six labels that each may be wrong would add up their false alarms.
@@ -153,7 +154,7 @@ class _Group:
 
     def _large(self, chain: list[Positive], unmeasured_slices: int) -> bool:
         volume_mm3 = _per_place(chain, lambda one: one.measure.area_mm2 * one.thickness_mm)
-        unmeasured = {one.place for one in chain if one.measure.area_mm2 == 0.0}
+        unmeasured = {one.place for one in chain if one.measure.area_mm2 == one.measure.outside_mm2 == 0.0}
         large = fsum(volume_mm3.values()) * ML_PER_MM3 >= self._rules.min_volume_ml
         return large or len(unmeasured) >= unmeasured_slices
 

@@ -3,13 +3,13 @@
 1. open the instance, and find its way by its tags
 2. for each frame: geometry and units are checked
 3. its pixels are decoded, and looked at where no tag names a body part
-4. the model is asked, a few frames ahead
-5. each frame gives one event as soon as its answer is there
+4. the model is asked, a few frames ahead; beside it, where the slice may be no head, whether there is brain in it
+5. each frame gives one event as soon as its answer is there; what was found is measured inside the head
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Semaphore
 from typing import Any
 
@@ -23,7 +23,8 @@ from worker.scoring.facts import FrameFacts
 from worker.scoring.frame import Decoding, decoded
 from worker.scoring.hounsfield import Hounsfield, hounsfield
 from worker.scoring.inference import Request
-from worker.scoring.measure import Answer, measures_of
+from worker.scoring.inside import Inside
+from worker.scoring.measure import Answer, found_something, measures_of
 from worker.scoring.routing import Way, check_content, check_frame, way_of
 
 FRAMES_AHEAD = 4  # of one instance with the model at once: keeps a GPU busy, bounds the memory
@@ -45,11 +46,21 @@ class Work:
 
 
 class Analysis:
-    """Pure but for ``ask`` and ``decoders``. ``decoding`` bounds how many threads decode at once."""
+    """Pure but for ``ask`` and ``decoders``. ``decoding`` bounds how many threads decode at once.
+
+    ``masks``: whether the server has the organ models of the routes (setting ``scoring.brain_mask``).
+    """
 
     def __init__(
-        self, budget: Budget, decoding: Semaphore, hooks: Hooks, decoders: Decoding = lambda _: decoded
+        self,
+        budget: Budget,
+        decoding: Semaphore,
+        hooks: Hooks,
+        decoders: Decoding = lambda _: decoded,
+        *,
+        masks: bool = False,
     ) -> None:
+        self._masks = masks
         self._budget = budget
         self._decoding = decoding
         self._hooks = hooks
@@ -118,8 +129,12 @@ class Analysis:
             refused = _refused(work, outcome, number)
             return lambda: refused
         request = Request(way.route.model, outcome.hu, outcome.spacing_mm, work.headers.lane, work.headers.traceparent)
-        answer = ask(request)
-        return lambda: _answered(work, way, number, outcome.facts, answer)
+        asked = _Asked(ask(request))
+        if self._masks:
+            about_organ = replace(request, spec=way.route.organ)
+            sure = not way.by_content and way.route.surely_right(outcome.hu, outcome.spacing_mm)
+            asked = _Asked(asked.answer, lambda: ask(about_organ), None if sure else ask(about_organ))
+        return lambda: _answered(work, way, number, outcome.facts, asked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,20 +154,48 @@ def _slice(hu: Hounsfield, facts: FrameFacts, way: Way) -> "_Slice | NotAnalysab
     return _Slice(hu, facts.spacing_mm, facts)
 
 
-def _answered(work: Work, way: Way, number: int, facts: FrameFacts, answer: Callable[[], Answer]) -> Event:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """``answer`` waits for the model. ``about_organ`` asks where the organ lies; ``doubt`` was asked so beforehand."""
+
+    answer: Callable[[], Answer]
+    about_organ: Callable[[], Callable[[], Answer]] | None = None
+    doubt: Callable[[], Answer] | None = None
+
+    def inside(self, answer: Answer) -> Inside | None:
+        """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where there was doubt and no organ is seen.
+
+        None where it was not asked, or where the organ's model has no valid word for this image: that is no reason to
+        lose what the main model said.
+        """
+        asked = self.doubt or (self.about_organ() if self.about_organ and found_something(answer) else None)
+        if asked is None:
+            return None
+        try:
+            inside = Inside.told_by(asked())
+        except NotAnalysable:
+            return None
+        if self.doubt and not inside.holds_brain:
+            raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)
+        return inside
+
+
+def _answered(work: Work, way: Way, number: int, facts: FrameFacts, asked: _Asked) -> Event:
     try:
-        return _scored(work, way, number, facts, answer())
+        answer = asked.answer()
+        return _scored(work, way, number, facts, answer, asked.inside(answer))
     except NotAnalysable as problem:
         return _refused(work, problem, number)
 
 
-def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer) -> Scored:
+def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer, inside: Inside | None) -> Scored:
+    shape = (answer.segmentation.shape[1], answer.segmentation.shape[2])
     return Scored(
         **_image(work),
         frame=number,
         model=answer.model.name,
         model_version=answer.model.version,
-        measures=measures_of(answer),
+        measures=measures_of(answer, inside.on(shape, answer.model.grid_pitch_mm) if inside else None),
         position_mm=facts.position_mm or 0.0,
         thickness_mm=facts.thickness_mm or 0.0,
         orientation=way.route.orientation,

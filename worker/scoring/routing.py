@@ -21,9 +21,9 @@ from pydicom.uid import (
 
 from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
-from contracts.tensors import HEAD_CT_LESION, ModelSpec
+from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION, ModelSpec
 from worker.scoring.body_part import Said, said
-from worker.scoring.content import head_likeness
+from worker.scoring.content import SURELY, head_likeness
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
 from worker.scoring.hounsfield import Hounsfield
 
@@ -66,13 +66,18 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of the table: what a model serves. Lengths in mm; ``tilt_degrees`` from the model's own plane."""
+    """One row of the table: what a model serves. Lengths in mm; ``tilt_degrees`` from the model's own plane.
+
+    ``organ`` tells what the image must hold: asked where ``surely_right`` is not sure, and where something was found.
+    """
 
     model: ModelSpec
+    organ: ModelSpec
     modality: str
     sop_class_uids: frozenset[str]
     body_part: Said
     looks_right: Callable[[Hounsfield, tuple[float, float]], bool]
+    surely_right: Callable[[Hounsfield, tuple[float, float]], bool]
     normal: Vector
     orientation: str
     tilt_degrees: float
@@ -86,12 +91,18 @@ def _looks_like_a_head(hu: Hounsfield, spacing_mm: tuple[float, float]) -> bool:
     return head_likeness(hu, spacing_mm).is_head()
 
 
+def _surely_a_head(hu: Hounsfield, spacing_mm: tuple[float, float]) -> bool:
+    return head_likeness(hu, spacing_mm).is_head(SURELY)
+
+
 HEAD_CT = Route(
     model=HEAD_CT_LESION,
+    organ=BRAIN_MASK,
     modality="CT",
     sop_class_uids=frozenset(map(str, (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage))),
     body_part=Said.HEAD,
     looks_right=_looks_like_a_head,
+    surely_right=_surely_a_head,
     normal=(0.0, 0.0, 1.0),
     orientation="axial",
     tilt_degrees=35.0,  # gantries tilt to 30° to spare the eyes

@@ -177,6 +177,8 @@ class TritonCall:
     def _answer_of(self, request: Request, result: Any) -> Answer:
         model = self.model(request.spec, result.get_response().model_version)
         tensors = [_without_batch(result.as_numpy(spec.name), spec.name) for spec in request.spec.outputs]
+        if not request.spec.labels:
+            tensors.insert(0, np.empty(0, np.float32))
         return checked(Answer(tensors[0], tensors[1], model))
 
     def model(self, spec: ModelSpec, version: str) -> ServedModel:
@@ -218,7 +220,8 @@ def served_model(spec: ModelSpec, version: str, parameters: Mapping[str, Any]) -
     """Reads a model's configuration parameters. Raises PeerRefused where they are not the contract's."""
     try:
         values = {name: str(value["string_value"]) for name, value in parameters.items()}
-        labels = tuple(Label(word.strip()) for word in values["labels"].split(","))
+        words = values["labels"].split(",") if spec.labels else ()
+        labels = tuple(Label(word.strip()) for word in words)
         thresholds = {label: float(values[f"threshold.{label}"]) for label in labels}
         pitch_mm = float(values["grid_pitch_mm"])
     except (KeyError, ValueError, TypeError) as problem:

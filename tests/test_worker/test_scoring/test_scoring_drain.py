@@ -240,6 +240,7 @@ def started(settings: Any, folder: Path) -> Iterator[Any]:
         "TRIAGE_KAFKA__COOPERATIVE": "false",
         "TRIAGE_TRITON__URL": triton.url,
         "TRIAGE_SCORING__DRAIN_S": str(settings.scoring.drain_s),
+        "TRIAGE_SCORING__BRAIN_MASK": str(settings.scoring.brain_mask),
         "TRIAGE_PROBES__WORKER_PORT": "0",
     }
     command = [sys.executable, "-m", "launch.cli", "worker", "--role", "scoring"]

@@ -14,10 +14,11 @@ from contracts.findings import Label
 from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.settings import TritonSettings
-from contracts.tensors import HEAD_CT_LESION
+from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION
 from worker.scoring.decode import Budget, frames_of, read
 from worker.scoring.hounsfield import hounsfield
 from worker.scoring.inference import Request
+from worker.scoring.inside import Inside
 from worker.scoring.measure import measures_of
 from worker.scoring.triton_call import TritonCall
 
@@ -146,3 +147,18 @@ def test_a_server_that_is_away_is_no_images_fault(told: Any, free_port: Callable
         call.start(image(), soon(5.0))
     assert not call.up()
     call.close()
+
+
+def test_the_brain_mask_answers_a_real_head_and_holds_brain(triton: Any, told: Any, head: bytes) -> None:
+    """The second model through the same client: no labels, one channel, and brain where there is some."""
+    budget = Budget(1 << 30, 1 << 30)
+    instance = read(head, "", budget)
+    facts = instance.frame_facts(0)
+    hu = hounsfield(next(frames_of(instance, budget)), facts, instance.data)
+    client = TritonCall(TritonSettings(url=triton.grpc), told)
+    asked = client.infer(Request(BRAIN_MASK, hu, facts.spacing_mm or (0.0, 0.0)), soon(30.0))
+    air = client.infer(Request(BRAIN_MASK, np.full_like(hu, -1000), (0.5, 0.5)), soon(30.0))
+    client.close()
+    assert asked.probabilities.shape == (0,)
+    assert Inside.told_by(asked).holds_brain
+    assert not Inside.told_by(air).holds_brain

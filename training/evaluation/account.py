@@ -18,10 +18,10 @@ from training.evaluation.verdict import ML_PER_MM3
 
 NOTICE = "Not for diagnosis; trained on synthetic data."
 AIMS = {
-    "study_auc": (">=", 0.97),
-    "false_study_rate": ("<=", 0.05),
-    "lesion_recall_2ml": (">=", 0.90),
-    "dice": (">=", 0.75),
+    "study_auc": ("≥", 0.97),
+    "false_study_rate": ("≤", 0.05),
+    "lesion_recall_2ml": ("≥", 0.90),
+    "dice": ("≥", 0.75),
 }
 MEANING = {
     "study_auc": "studies with against studies without a lesion, ranked by the highest operating point at which the"
@@ -86,7 +86,7 @@ def _baseline(outcome: Outcome, network: str, name: str, threshold: float) -> di
 def _aims(told: Mapping[str, float]) -> list[dict[str, Any]]:
     rows = []
     for key, (sign, aim) in AIMS.items():
-        met = told[key] >= aim if sign == ">=" else told[key] <= aim
+        met = told[key] >= aim if sign == "≥" else told[key] <= aim
         rows.append({"figure": key, "aim": f"{sign} {aim:g}", "told": told[key], "met": bool(met)})
     return rows
 

@@ -192,7 +192,7 @@ class Evaluation:
 
         source = FolderSource(folder, labels)
         for doubt in source.doubts():
-            self.console.print(f"{doubt.file}: {doubt.sentence}", style="yellow", highlight=False)
+            self.console.print(f"{doubt.file}: {doubt.sentence}", style="yellow", highlight=False, soft_wrap=True)
         return self._run(source, self._plan(lambda _entry: {}), f"studies in {folder.name}")
 
     def _plan(self, tags: Any) -> Plan:
@@ -225,7 +225,9 @@ class Evaluation:
         try:
             return subject_of_onnx(self.asked.model).network
         except NotExplainable as problem:
-            self.console.print(f"{problem}: the adversary's signs are random", style="yellow", highlight=False)
+            self.console.print(
+                f"{problem}: the adversary's signs are random", style="yellow", highlight=False, soft_wrap=True
+            )
             return None
 
     def _run(self, source: Source, plan: Plan, name: str) -> Outcome:
@@ -237,7 +239,9 @@ class Evaluation:
             tell: Tell = lambda done, of: bars.update(task, completed=done, total=of)  # noqa: E731  # a line, not a function
             outcome = every(source, plan, tell)
         for one in outcome.refused:
-            self.console.print(f"not scored: {one.place}: {one.reason}", style="yellow", highlight=False)
+            self.console.print(
+                f"not scored: {one.place}: {one.reason}", style="yellow", highlight=False, soft_wrap=True
+            )
         if not outcome.judged.get(self.network.name):
             raise Unusable(f"{name}: not one study could be scored")
         return outcome
@@ -287,7 +291,7 @@ class Evaluation:
 
 def _put(file: Path, text: str, console: Console) -> None:
     file.write_text(text, "utf-8")
-    console.print(f"wrote {file}", highlight=False)
+    console.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
 def _commit() -> str:

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
 from training.evaluation.judging import Judged, asked
 from training.evaluation.measure import BOOTSTRAPS, Numbers, auc, by_head, calibration_error, threshold_at
@@ -152,20 +151,41 @@ def logit(probability: Numbers) -> Numbers:
     return np.asarray(np.log(kept / (1 - kept)), np.float64)
 
 
-def with_intervals(cases: Sequence[Judged], threshold: float) -> dict[str, list[float]]:
-    """Every headline figure and the average precision: value, low, high."""
-    told: dict[str, list[float]] = {}
-    for key in KEYS:
-        told[key] = interval(cases, lambda chosen, key=key: headline(chosen, threshold)[key], 200)  # type: ignore[misc]  # the default binds the key
-    told["image_average_precision"] = interval(cases, _precision, 200)
-    return told
+def with_intervals(cases: Sequence[Judged], threshold: float, rounds: int = 200) -> dict[str, list[float]]:
+    """Every headline figure and the average precision: value, low, high. All are told of the same redrawn patients."""
+    patients, rng = _patients(cases), np.random.default_rng(11)
+    rows_of = [np.flatnonzero(patients == name) for name in np.unique(patients)]
+    drawn = []
+    for _ in range(rounds if cases else 0):
+        rows = np.concatenate([rows_of[nth] for nth in rng.integers(0, len(rows_of), len(rows_of))])
+        drawn.append(_all_figures([cases[int(row)] for row in rows], threshold))
+    told = _all_figures(cases, threshold)
+    return {key: [value, *_percentiles([one[key] for one in drawn])] for key, value in told.items()}
+
+
+def _all_figures(cases: Sequence[Judged], threshold: float) -> dict[str, float]:
+    return {**headline(cases, threshold), "image_average_precision": _precision(cases)}
+
+
+def _percentiles(values: Sequence[float]) -> list[float]:
+    known = [value for value in values if not np.isnan(value)]
+    return [float(one) for one in np.percentile(known, [2.5, 97.5])] if known else [float("nan")] * 2
 
 
 def _precision(cases: Sequence[Judged]) -> float:
     slices = pooled(cases)
-    if not 0 < slices.truth.sum() < len(slices.truth):
+    return average_precision(slices.truth, slices.score)
+
+
+def average_precision(truth: Numbers, score: Numbers) -> float:
+    """Area under precision and recall, as scikit-learn steps it; here because a bootstrap asks it hundreds of times."""
+    if not 0 < truth.sum() < len(truth):
         return float("nan")
-    return float(average_precision_score(slices.truth, slices.score))
+    order = np.argsort(-score, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    hits = np.cumsum(truth[order])[last_of_ties]
+    gained = np.diff(hits, prepend=0.0) / hits[-1]
+    return float((gained * hits / (last_of_ties + 1)).sum())
 
 
 Row: TypeAlias = dict[str, Any]

@@ -30,7 +30,7 @@ def series(draw: st.DrawFn) -> SliceMeasures:
         probabilities=np.round(rng.beta(*draw(st.sampled_from([(1, 3), (1, 1), (3, 1)])), shape), 3),
         areas_mm2=areas,
         centroids_mm=centroids,
-        position_mm=np.round(np.sort(rng.choice(np.arange(12), count) * step), 3),
+        position_mm=np.sort(rng.choice(np.arange(12), count) * step).round(3).astype(np.float64),
         thickness_mm=np.full(count, draw(st.sampled_from([0.6, 1.5, 5.0]))),
     )
 

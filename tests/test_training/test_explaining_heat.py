@@ -1,6 +1,7 @@
 """Where the network looked: exported graphs followed by gradients, heat on planted lesions, the command."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -190,9 +191,7 @@ def test_the_command_writes_a_picture_beside_the_slice(planted: Planted, tmp_pat
     ("tags", "word"),
     [({"Modality": "MR"}, "not CT"), ({"PixelSpacing": None}, "PixelSpacing"), ({"RescaleSlope": None}, "no HU")],
 )
-def test_what_cannot_be_explained_is_a_sentence_with_the_file(
-    tags: dict[str, object], word: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_explained_is_a_sentence_with_the_file(tags: dict[str, Any], word: str, tmp_path: Path) -> None:
     """No traceback: exit code 1 and what is missing."""
     hu = np.full((160, 160), 30, np.int16)
     file = data_cases.write(tmp_path / "slice.dcm", data_cases.image(hu, **tags))

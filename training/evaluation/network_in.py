@@ -45,7 +45,7 @@ class Network:
         found = []
         for at in range(0, len(hu), BATCH):
             part = np.clip(hu[at : at + BATCH], HU_LOW, HU_HIGH).astype(np.float16)
-            found.append(self.model(part, np.tile(np.float32(spacing_mm), (len(part), 1))))
+            found.append(self.model(part, np.tile(np.array(spacing_mm, np.float32), (len(part), 1))))
         probabilities, segmentation = (np.concatenate(one) for one in zip(*found, strict=True))
         return probabilities.astype(np.float64), segmentation
 

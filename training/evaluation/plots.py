@@ -23,7 +23,7 @@ INK, QUIET = "#20242c", "#8a919e"
 COLOURS = ("#1f5fbf", "#c2571a", "#2f8f57", "#8a4fb0")
 BANDS, SHARES = 120, np.linspace(0, 1, 101)
 TILE_PX, ACROSS = 216, 6
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def shifts(network: nn.Module | None) -> list[Shift]:
     ]
 
 
-def _hu(study: Study, hu: NDArray[np.floating]) -> Study:
+def _hu(study: Study, hu: NDArray[Any]) -> Study:
     return replace(study, hu=np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16))
 
 

@@ -79,4 +79,4 @@ def any_reading(
     for nth, one in enumerate(marks):
         areas[nth, :1], centroids[nth, :1] = measured(one[None], spacing_mm)
     measures = SliceMeasures(probabilities, areas, centroids, *positions_of(study))
-    return Reading(measures, marks.astype(np.uint8) << UNNAMED_BIT)
+    return Reading(measures, marks * np.uint8(1 << UNNAMED_BIT))

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients, KernelShap, LayerGradCam, LayerGradientXActivation
+from captum.attr import (  # type: ignore[import-untyped]  # publishes no types
+    IntegratedGradients,
+    KernelShap,
+    LayerGradCam,
+    LayerGradientXActivation,
+)
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import slic

@@ -306,7 +306,8 @@ def _quantise(x: list[Any], a: Attributes) -> Tensor:
     zero = x[2] if len(x) > 2 and x[2] is not None else torch.tensor(0, dtype=torch.uint8)
     bounds = torch.iinfo(zero.dtype)
     axis = a.get("axis", 1)
-    stepped = _Rounded.apply(x[0] / _per_axis(x[1], x[0], axis)) + _per_axis(zero.float(), x[0], axis)
+    steps = _Rounded.apply(x[0] / _per_axis(x[1], x[0], axis))  # type: ignore[no-untyped-call]  # torch's own
+    stepped = steps + _per_axis(zero.float(), x[0], axis)
     return torch.clamp(stepped, bounds.min, bounds.max)
 
 

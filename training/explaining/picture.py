@@ -54,8 +54,9 @@ def _heat(figure: Figure, axis: Axes, heat: Heat) -> None:
     low = -1.0 if heat.signed else 0.0
     strength = np.clip((np.abs(heat.values) - SHOWN_FROM) / 0.25, 0, OPACITY)
     colours = mpl.colormaps["coolwarm" if heat.signed else "inferno"]
-    scale = ScalarMappable(Normalize(low, 1.0), colours)
-    axis.imshow(heat.values, norm=scale.norm, cmap=colours, alpha=strength, aspect=axis.get_aspect())
+    limits = Normalize(low, 1.0)
+    scale = ScalarMappable(limits, colours)
+    axis.imshow(heat.values, norm=limits, cmap=colours, alpha=strength, aspect=axis.get_aspect())
     axis.set_title(TITLES[heat.method])
     bar = figure.colorbar(scale, ax=axis, orientation="horizontal", fraction=0.05, pad=0.02)
     bar.set_label(f"{heat.unit}; below zero: against" if heat.signed else heat.unit, fontsize=8)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_training import data_cases as cases
-from training.data.checks import Report, Severity, check
+from training.data.checks import SEVERITY, Report, Severity, check
 from training.data.cli import app
 from training.data.folder_in import FolderSource
 from training.data.report import markdown
@@ -214,3 +214,11 @@ def test_the_report_keeps_a_table_whole_whatever_a_file_is_called(folder: Path) 
     (folder / "study|5" / "IM0003.dcm").unlink()
     (line,) = [line for line in markdown(checked(folder)).splitlines() if "mixed_spacing" in line]
     assert "study\\|5" in line
+
+
+def test_the_page_names_every_fault_as_bad_as_it_is() -> None:
+    """docs/data.md and the table of the checks say the same."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.endswith(("| error |", "| warning |"))]
+    told = {name.strip("` "): row[3].strip() for row in rows for name in row[1].split(",")}
+    assert told == {fault.value: severity.value for fault, severity in SEVERITY.items()}

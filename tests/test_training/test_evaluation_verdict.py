@@ -25,9 +25,12 @@ def series(draw: st.DrawFn) -> SliceMeasures:
     areas = rng.choice([0.0, 0.0, 5.0, 30.0, 400.0], shape)
     centroids = rng.choice([-30.0, 0.0, 25.0], (*shape, 2))
     centroids[areas == 0] = np.nan
+    shape_of = draw(st.sampled_from([(1, 3), (1, 1), (3, 1)]))
+    probabilities = rng.beta(*shape_of, shape).round(3)
+    probabilities[:, draw(st.sampled_from([1, 2, 6])) :] = 0.0  # one label alone decides by its own places
     step = draw(st.sampled_from([0.04, 0.6, 1.5, 5.0, 8.0]))
     return SliceMeasures(
-        probabilities=np.round(rng.beta(*draw(st.sampled_from([(1, 3), (1, 1), (3, 1)])), shape), 3),
+        probabilities=probabilities,
         areas_mm2=areas,
         centroids_mm=centroids,
         position_mm=np.sort(rng.choice(np.arange(12), count) * step).round(3).astype(np.float64),

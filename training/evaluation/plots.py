@@ -76,7 +76,7 @@ def roc(curves: Sequence[Curve], title: str, mark: float | None = None) -> str:
         figure, axes = _one()
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
         for nth, curve in enumerate(filter(_both_classes, curves)):
-            across, up, points = roc_curve(curve[1], curve[2])
+            across, up, points = roc_curve(curve[1], curve[2], drop_intermediate=False)
             axes.plot(across, up, color=COLOURS[nth % 4], label=curve[0], linewidth=1.8)
             if nth == 0:
                 _band(axes, curve)

@@ -17,9 +17,9 @@ from contracts.tensors import ModelSpec, TensorSpec
 
 FILE = "model.toml"
 DATATYPES = ("FP16", "FP32", "INT32", "INT64", "UINT8")
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,63}$")  # a folder, a Triton model, a metrics label
-_TENSOR = re.compile(r"^[A-Za-z_][A-Za-z0-9_.:/]{0,127}$")  # it is written into config.pbtxt between quotes
-_PLAIN = re.compile(r'^[^"\\\x00-\x1f]{0,500}$')
+_NAME = re.compile(r"^[a-z][a-z0-9_]{0,63}\Z")  # a folder, a Triton model, a metrics label
+_TENSOR = re.compile(r"^[A-Za-z_][A-Za-z0-9_.:/]{0,127}\Z")  # it is written into config.pbtxt between quotes
+_PLAIN = re.compile(r'^[^"\\\x00-\x1f\x7f]{0,500}\Z')
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Declaration:
                 lines += ["", f"[[{kind}]]", *_tensor_lines(tensor)]
         for kind, table in (("facts", self.facts), ("parameters", self.parameters)):
             if table:
-                lines += ["", f"[{kind}]", *(f"{json.dumps(k)} = {_quoted(v)}" for k, v in table.items())]
+                lines += ["", f"[{kind}]", *(f"{_quoted(k)} = {_quoted(v)}" for k, v in table.items())]
         return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from launch.models import PROFILE, app, trtexec_command
+from launch.models import app
+from launch.models_plan import PROFILE, trtexec_command
 
 REPOSITORY = Path(__file__).parents[2] / "triton_models"
 

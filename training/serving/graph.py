@@ -107,7 +107,11 @@ def operator_problems(model: onnx.ModelProto) -> list[str]:
     if version not in OPSETS:
         found.append(f"opset {version} is not within {OPSETS.start}…{OPSETS.stop - 1}")
     kinds = {w.data_type for w in model.graph.initializer}
-    kinds |= {v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    except onnx.shape_inference.InferenceError as problem:
+        return [*found, f"its types contradict each other: {' '.join(str(problem).split())[:200]}"]
+    kinds |= {value.type.tensor_type.elem_type for value in inferred}
     alien = sorted(onnx.TensorProto.DataType.Name(kind) for kind in kinds - INNER_TYPES if kind)
     if alien:
         found.append(f"element types TensorRT does not compute with: {', '.join(alien)}")

@@ -1,0 +1,113 @@
+"""The TensorRT plan for the GPU of this machine: built from a version's ONNX graph where it will run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from contracts.declaration import FILE, Declaration, read_declaration
+from contracts.errors import ModelRefused
+
+# Shapes the plan is optimised for: smallest, usual, largest (batch, rows, columns).
+PROFILE = {"min": (1, 256, 256), "opt": (8, 512, 512), "max": (16, 1024, 1024)}
+BUILD_LIMIT_S = 1800  # TensorRT times many kernels; minutes on a busy GPU
+
+
+def build_plan(onnx: Path) -> Path:
+    """model.plan beside model.onnx, in place only when it is whole.
+
+    Raises:
+        ModelRefused: no graph, no GPU, no builder, or the builder's own words.
+    """
+    if not onnx.exists():
+        raise ModelRefused(f"There is no ONNX graph at {onnx}.")
+    if not has_gpu():
+        raise ModelRefused(
+            "No NVIDIA GPU answers on this machine: a TensorRT plan must be built on the GPU that will run it."
+        )
+    trtexec = shutil.which("trtexec")
+    if trtexec is not None:
+        _build_with_trtexec(trtexec, onnx)
+    else:
+        _build_with_package(onnx)
+    return onnx.with_suffix(".plan")
+
+
+def has_gpu() -> bool:
+    """Whether the driver lists a GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # the driver's own tool
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def shapes_of(declared: Declaration | None) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Profile name → input → shape. Inputs of ours take PROFILE; a foreign input's free sizes take its rows' values."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for kind, (batch, rows, columns) in PROFILE.items():
+        ours = {"HU": (batch, rows, columns), "PIXEL_SPACING": (batch, 2)}
+        if declared is None:
+            shapes[kind] = ours
+            continue
+        first = (batch,) if declared.batched else ()
+        shapes[kind] = {
+            t.spec.name: ours.get(t.spec.name, (*first, *(rows if size == -1 else size for size in t.spec.dims)))
+            for t in declared.inputs
+        }
+    return shapes
+
+
+def trtexec_command(trtexec: str, onnx: Path, target: Path, declared: Declaration | None = None) -> list[str]:
+    """The command line that builds the plan."""
+    told = {
+        kind: ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        for kind, shapes in shapes_of(declared).items()
+    }
+    options = [f"--{kind}Shapes={shapes}" for kind, shapes in told.items()]
+    return [trtexec, f"--onnx={onnx}", f"--saveEngine={target}", *options, "--skipInference"]
+
+
+def _declared(onnx: Path) -> Declaration | None:
+    file = onnx.with_name(FILE)
+    return read_declaration(file.read_text("utf-8"), str(file)) if file.is_file() else None
+
+
+def _build_with_trtexec(trtexec: str, onnx: Path) -> None:
+    target = onnx.with_suffix(".plan.partial")
+    command = trtexec_command(trtexec, onnx, target, _declared(onnx))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_LIMIT_S)
+    if done.returncode:
+        raise ModelRefused(f"trtexec could not build the plan:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    target.replace(onnx.with_suffix(".plan"))
+
+
+def _build_with_package(onnx: Path) -> None:
+    try:
+        import tensorrt  # type: ignore[import-not-found]  # noqa: PLC0415  # only where a GPU is; not a dependency of ours
+    except ImportError as problem:
+        raise ModelRefused(
+            "A GPU is here, but neither trtexec nor the tensorrt package: install one of them (TensorRT 10)."
+        ) from problem
+    logger = tensorrt.Logger(tensorrt.Logger.WARNING)
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(0)
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx)):
+        words = "; ".join(str(parser.get_error(n)) for n in range(parser.num_errors))
+        raise ModelRefused(f"TensorRT does not take the graph: {words}")
+    built = builder.build_serialized_network(network, _configured(builder, shapes_of(_declared(onnx))))
+    if built is None:
+        raise ModelRefused("TensorRT could not build the plan; its messages are above.")
+    target = onnx.with_suffix(".plan.partial")
+    target.write_bytes(bytes(built))
+    target.replace(onnx.with_suffix(".plan"))
+
+
+def _configured(builder: Any, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Any:
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    for name in shapes["min"]:
+        profile.set_shape(name, shapes["min"][name], shapes["opt"][name], shapes["max"][name])
+    config.add_optimization_profile(profile)
+    return config

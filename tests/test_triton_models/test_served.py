@@ -11,6 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from launch.stack.triton_server import TritonServer
 from training.onnx_in import OnnxModel
+from training.serving.verify_call import verified
 
 NAME = "head_ct_lesion"
 FILE = Path(__file__).parents[2] / "triton_models" / NAME / "1" / "model.onnx"
@@ -85,3 +86,11 @@ def test_operating_points_are_in_the_served_configuration(client: InferenceServe
     parameters = client.get_model_config(NAME).config.parameters
     served = {key: value.string_value for key, value in parameters.items()}
     assert served == OnnxModel(FILE).metadata
+
+
+@pytest.mark.parametrize("name", ["head_ct_lesion", "brain_mask"])
+def test_verify_finds_every_shipped_model_sound_through_the_server(triton: TritonServer, name: str) -> None:
+    """`triage models verify NAME --triton URL`: contract, operators, files, and parity on real and drawn slices."""
+    checks = verified(FILE.parents[2] / name, None, triton.grpc)
+    assert all(check.passed for check in checks), [check for check in checks if not check.passed]
+    assert "ONNX Runtime ↔ Triton" in checks[-1].told

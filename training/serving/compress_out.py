@@ -19,9 +19,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from contracts.declaration import FILE, Declaration, read_declaration
 from contracts.errors import ModelRefused
-from training.fit.augment import NONE, to_grid
 from training.cli import cache_dir
 from training.evaluation.measure import auc, dice
+from training.fit.augment import NONE, to_grid
 from training.phantom.atlas_in import load_atlas
 from training.recipe import SliceSet
 from training.serving.compression import RULE, Measured, as_json, best, halved, table

@@ -46,6 +46,7 @@ _COMMANDS: dict[str, _Lazy] = {
     "dead": _Lazy("launch.dead", "app", "List, replay or discard scans that could not be scored.", "worker"),
     "models": _Lazy("launch.models", "app", "Look at the served models; build TensorRT plans.", "worker"),
     "data": _Lazy("training.data.cli", "app", "Check a data set before training (in a checkout).", "train"),
+    "phantom": _Lazy("training.phantom.cli", "app", "Make synthetic head CT studies with known truth.", "train"),
     "train": _Lazy("training.cli", "app", "Train the default model (in a checkout, not in the wheel).", "train"),
     "evaluate": _Lazy("training.evaluation.cli", "app", "Tell what a model is worth, with a report.", "train"),
     "explain": _Lazy("training.explaining.cli", "app", "Show where the network looked on one slice.", "train"),

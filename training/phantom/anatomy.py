@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.phantom.couch import paint_couch
+from training.phantom.face import paint_below, paint_cavities
+from training.phantom.paint import TEXTURE_PEAK, ball, blend, box_of, filled
 from training.phantom.plan import HeadPlan, Point, Spot
 from training.phantom.space import Field, Space
 
 AIR_HU = -1000.0
-EDGE_MM = 1.2  # width over which a border is blended, about one sample
 # Thickened bone (centre RAS mm, reach mm, added thickness mm): petrous pyramids, sphenoid wings, clivus, frontal and
 # occipital squama.
 THICK_BONE: tuple[tuple[Point, float, float], ...] = (
@@ -24,37 +26,6 @@ THICK_BONE: tuple[tuple[Point, float, float], ...] = (
     ((0, 66, 0), 16, 5),
     ((0, -104, -14), 14, 6),
 )
-# Air (centre, radii): frontal, sphenoid, ethmoid, maxillary sinuses, nasal cavity, mastoids.
-SINUSES: tuple[tuple[Point, Point], ...] = (
-    ((0, 78, -8), (16, 5, 11)),
-    ((0, 20, -44), (11, 11, 8)),
-    ((0, 48, -42), (11, 19, 13)),
-    ((27, 50, -64), (13, 15, 15)),
-    ((-27, 50, -64), (13, 15, 15)),
-    ((0, 50, -68), (12, 26, 14)),
-    ((56, -40, -46), (9, 13, 13)),
-    ((-56, -40, -46), (9, 13, 13)),
-)
-
-
-def blend(picture: Field, fraction: Field, hu: Field | float) -> None:
-    """Mix `hu` into `picture` (in place) by `fraction` 0…1."""
-    picture += fraction * (hu - picture)
-
-
-def filled(distance_mm: Field, edge_mm: float = EDGE_MM) -> Field:
-    """Fraction 0…1 of the sample inside a surface, from its signed distance (negative inside)."""
-    return np.clip(0.5 - distance_mm / edge_mm, 0, 1)
-
-
-def ball(space: Space, centre: Point, radius: Point) -> Field:
-    """Signed distance, in mm and roughly, to an ellipsoid."""
-    square = (
-        ((space.x - centre[0]) / radius[0]) ** 2
-        + ((space.y - centre[1]) / radius[1]) ** 2
-        + ((space.z - centre[2]) / radius[2]) ** 2
-    )
-    return np.asarray((np.sqrt(square) - 1) * min(radius), np.float32)
 
 
 def paint_head(plan: HeadPlan, space: Space) -> Field:
@@ -62,14 +33,16 @@ def paint_head(plan: HeadPlan, space: Space) -> Field:
     picture = np.full_like(space.depth, AIR_HU)
     skull_mm = _skull_thickness(plan, space)
     _paint_soft_parts(plan, space, skull_mm, picture)
-    _paint_base(plan, space, picture)
+    paint_below(plan, space, picture)
     _paint_skull(plan, space, skull_mm, picture)
-    _paint_cavities(space, picture)
+    paint_cavities(plan, space, picture)
     inside = filled(-space.depth + 0.6 * space.fine[0] * (space.depth < 4), plan.shape.table_edge_mm)
     blend(picture, inside, _brain_hu(plan, space) + _bright_rim(plan, space))
     _paint_coverings(plan, space, inside, picture)
     _paint_spots(plan.spots, space, inside, picture)
-    _paint_holder(plan, space, picture)
+    _paint_surgery(plan, space, picture)
+    if plan.couch is not None:
+        paint_couch(plan.couch, space.rows_mm, space.columns_mm, picture)
     return picture
 
 
@@ -99,16 +72,22 @@ def _brain_hu(plan: HeadPlan, space: Space) -> Field:
         hu = hu - plan.leukoaraiosis * white * np.exp(-np.maximum(space.ventricle, 0) / 9)
     csf = csf_fraction(plan, space)
     for low in plan.lows:
-        distance = ball(space, low.centre_mm, low.radius_mm) + 2.0 * space.coarse[1] + 1.0 * space.fine[2]
-        csf = np.maximum(csf, low.hu * filled(distance, 3.0))
+        box = box_of(space, low, 3.0 * TEXTURE_PEAK)
+        if box is not None:
+            part = space.part(box)
+            distance = ball(part, low.centre_mm, low.radius_mm) + 2.0 * part.coarse[1] + 1.0 * part.fine[2]
+            csf[box] = np.maximum(csf[box], low.hu * filled(distance, 3.0))
     return np.asarray(hu + csf * (t.csf_hu - hu), np.float32)
 
 
 def _skull_thickness(plan: HeadPlan, space: Space) -> Field:
     thickness = plan.shape.skull_mm * (1 + 0.16 * space.coarse[2])
     for centre, reach, added in THICK_BONE:
-        square = (space.x - centre[0]) ** 2 + (space.y - centre[1]) ** 2 + (space.z - centre[2]) ** 2
-        thickness = thickness + added * np.exp(-square / (2 * reach**2))
+        box = space.around(centre, (3.2 * reach, 3.2 * reach, 3.2 * reach))
+        if box is not None:
+            part = space.part(box)
+            square = (part.x - centre[0]) ** 2 + (part.y - centre[1]) ** 2 + (part.z - centre[2]) ** 2
+            thickness[box] += added * np.exp(-square / (2 * reach**2))
     thinned = 0.55 * np.exp(-(((np.abs(space.x) - 62) / 18) ** 2) - ((space.z + 8) / 22) ** 2)  # temporal squama
     return np.asarray(np.maximum(thickness * (1 - thinned), 1.8), np.float32)
 
@@ -127,28 +106,10 @@ def _paint_soft_parts(plan: HeadPlan, space: Space, skull_mm: Field, picture: Fi
     skin = _envelope(plan, space, skull_mm)
     low = np.clip((-space.z - 10) / 30, 0, 1)  # muscle grows from temple to neck
     temple = np.exp(-(((np.abs(space.x) - 72) / 9) ** 2) - ((space.y - 18) / 26) ** 2 - ((space.z + 15) / 28) ** 2)
-    muscle = np.clip(1.25 * low + 1.6 * temple - 0.35 + 0.5 * space.fine[0] + 0.25 * space.coarse[1], 0, 1)
+    muscle = np.clip(0.95 * low + 1.6 * temple - 0.35 + 0.22 * space.fine[0] + 0.3 * space.coarse[1], 0, 1)
     flesh = t.fat_hu + muscle * (t.muscle_hu - t.fat_hu)
     blend(flesh, np.clip(1.0 - np.abs(skin + 1.5) / 1.8, 0, 1), 20.0)
     blend(picture, filled(skin), flesh)
-
-
-def _paint_base(plan: HeadPlan, space: Space, picture: Field) -> None:
-    """Crude face and neck: bone struts, mandible, vertebra with canal."""
-    t = plan.tissue
-    if space.z.min() > 0:
-        return
-    inside = picture > -300
-    struts = filled(0.9 - space.fine[1] - 0.5 * space.coarse[0], 0.5) * np.clip((-space.z - 28) / 12, 0, 1) * inside
-    struts *= (space.y > -45) & (np.abs(space.x) < 60)
-    blend(picture, struts, t.diploe_hu + 250)
-    for side in (-1, 1):
-        blend(picture, filled(ball(space, (side * 48, 6, -84), (5, 14, 30))) * inside, t.table_hu)
-    radius = np.hypot(space.x, space.y + 44)
-    low = np.clip((-space.z - 72) / 6, 0, 1)
-    blend(picture, low * filled(np.abs(radius - 17) - 5 - 3 * space.coarse[2]), t.diploe_hu + 300)
-    blend(picture, low * filled(np.asarray(radius - 12, np.float32)), t.csf_hu)
-    blend(picture, low * filled(np.asarray(radius - 6, np.float32)), t.white_hu)
 
 
 def _paint_skull(plan: HeadPlan, space: Space, skull_mm: Field, picture: Field) -> None:
@@ -161,26 +122,6 @@ def _paint_skull(plan: HeadPlan, space: Space, skull_mm: Field, picture: Field) 
     if plan.craniotomy is not None:
         shell = shell * (1 - filled(ball(space, plan.craniotomy.centre_mm, plan.craniotomy.radius_mm)))
     blend(picture, shell, np.maximum(bone, 150))
-
-
-def _paint_cavities(space: Space, picture: Field) -> None:
-    """Orbits with globes, and air in the sinuses behind irregular septa."""
-    if space.z.min() > 12:
-        return
-    for side in (-1, 1):
-        wall = ball(space, (side * 31, 58, -38), (17, 26, 16))
-        blend(picture, filled(np.abs(wall) - 0.9), 700.0)
-        blend(picture, filled(wall), -85.0)
-        muscle = ball(space, (side * 29, 48, -38), (9, 20, 8))
-        blend(picture, filled(np.abs(muscle) - 1.2) * filled(wall), 45.0)
-        globe = ball(space, (side * 32, 72, -38), (12, 12, 12))
-        blend(picture, filled(globe), 10.0)
-        blend(picture, filled(np.abs(globe) - 0.7), 45.0)
-    head = (picture > -300).astype(np.float32)
-    for centre, radius in SINUSES:
-        cell = ball(space, centre, radius) + 1.5 * space.coarse[0]
-        septa = filled(0.35 - np.abs(space.fine[0]), 0.3)
-        blend(picture, filled(cell) * (1 - 0.8 * septa) * head, AIR_HU)
 
 
 def tentorium_height(space: Space) -> Field:
@@ -218,14 +159,29 @@ def _sinus_tubes(space: Space, above: Field) -> tuple[Field, ...]:
 
 def _paint_spots(spots: tuple[Spot, ...], space: Space, inside: Field, picture: Field) -> None:
     for spot in spots:
-        near = filled(ball(space, spot.centre_mm, spot.radius_mm) + 0.4 * space.fine[1])
-        blend(picture, near * inside, np.maximum(picture, spot.hu))
+        box = box_of(space, spot, 0.4 * TEXTURE_PEAK)
+        if box is not None:
+            part, seen = space.part(box), picture[box]
+            near = filled(ball(part, spot.centre_mm, spot.radius_mm) + 0.4 * part.fine[1])
+            blend(seen, near * inside[box], np.maximum(seen, spot.hu))
 
 
-def _paint_holder(plan: HeadPlan, space: Space, picture: Field) -> None:
-    """The head holder: a thin curved shell behind and beside the head, air between."""
-    if not plan.holder:
-        return
-    radius = np.hypot(space.columns_mm / 1.0, (space.rows_mm + 5) / 1.22)
-    shell = filled(np.abs(radius - 99) - 0.9) * (space.rows_mm > 15) * (picture < -300)
-    blend(picture, shell, 120.0)
+def _paint_surgery(plan: HeadPlan, space: Space, picture: Field) -> None:
+    """Shunt, clips, coils, fillings: smooth, and far denser than any blood."""
+    for spot in plan.metal:
+        box = box_of(space, spot)
+        if box is not None:
+            seen = picture[box]
+            blend(seen, filled(ball(space.part(box), spot.centre_mm, spot.radius_mm)) * (seen > -300), spot.hu)
+    if plan.shunt is not None:
+        _paint_shunt(plan.shunt, space, picture)
+
+
+def _paint_shunt(tip: Spot, space: Space, picture: Field) -> None:
+    """A catheter from a burr hole high up to the ventricle: a thin bright wall around fluid."""
+    x, y, z = tip.centre_mm
+    rise = np.clip((space.z - z) / 55, 0, 1.6)
+    axis_x, axis_y = x + np.sign(x) * 26 * rise, y + 8 * rise
+    radius = np.hypot(space.x - axis_x, space.y - axis_y)
+    tube = filled(np.abs(radius - 1.3) - 0.5) * (space.z > z) * (picture > -300)
+    blend(picture, np.asarray(tube, np.float32), tip.hu)

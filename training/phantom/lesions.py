@@ -10,19 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
-from training.phantom.anatomy import ball, blend, csf_fraction, filled, tentorium_height
+from training.phantom.anatomy import csf_fraction, tentorium_height
+from training.phantom.paint import ball, blend, filled
 from training.phantom.plan import HeadPlan, Point
 from training.phantom.space import Field, Push, Space
 
 CHANNELS = ("intraparenchymal", "subdural_epidural", "subarachnoid", "intraventricular", "mass")
-KINDS = ("intraparenchymal", "subdural", "epidural", "subarachnoid", "intraventricular", "mass")
+KINDS = ("intraparenchymal", "subdural", "chronic_subdural", "epidural", "subarachnoid", "intraventricular", "mass")
 # Kept out of training altogether: a held-out family that only evaluation draws.
 HELD_OUT_KINDS = ("contusions", "falcine_subdural", "convexity_subarachnoid", "calcified_mass")
 CHANNEL_OF = {
     "intraparenchymal": 0,
     "contusions": 0,
     "subdural": 1,
+    "chronic_subdural": 1,
     "epidural": 1,
     "falcine_subdural": 1,
     "subarachnoid": 2,
@@ -32,6 +35,9 @@ CHANNEL_OF = {
     "calcified_mass": 4,
 }
 DEEP_SITES: tuple[Point, ...] = ((22, -2, 4), (26, 8, 2), (12, -18, 8), (0, -28, -32), (20, -62, -36), (28, -56, -38))
+SHIFT_REACH_MM = 48.0  # to the midline
+SETTLED_FROM = 0.6
+CHRONIC_HU = (6.0, 42.0)  # weeks old, to isodense
 TRUE_FROM = 0.5  # a sample belongs to a lesion from this share on
 
 
@@ -53,6 +59,9 @@ class Lesion:
     @property
     def push(self) -> Push | None:
         """Mass effect of what takes up room."""
+        if CHANNEL_OF[self.kind] == 1 and self.kind != "falcine_subdural":
+            # What lies under the inner table pushes the midline by about half of its thickness.
+            return Push(self.centre_mm, SHIFT_REACH_MM, 0.8 * self.radius_mm[0] / SHIFT_REACH_MM)
         if CHANNEL_OF[self.kind] not in (0, 4):
             return None
         return Push(self.centre_mm, 1.6 * max(self.radius_mm), 0.22)
@@ -77,11 +86,13 @@ def _draw(rng: Generator, kind: str, difficulty: tuple[float, float]) -> Lesion:
     hu = rng.uniform(62, 84) - 16 * hard + rng.normal(0, 2)
     if CHANNEL_OF[kind] == 4:
         hu = rng.uniform(34, 58)
+    if kind == "chronic_subdural":
+        hu = rng.uniform(*CHRONIC_HU)
     return Lesion(
         kind=kind,
         centre_mm=_centre(rng, kind, side, hard),
         radius_mm=radius,
-        hu=float(np.clip(hu, 30, 88)),
+        hu=float(np.clip(hu, CHRONIC_HU[0], 88)),
         rim_hu=rng.uniform(6, 16),
         rim_mm=rng.uniform(2, 9) if CHANNEL_OF[kind] == 0 else rng.uniform(8, 24),
         rough=rng.uniform(0.1, 0.8),
@@ -93,7 +104,7 @@ def _draw(rng: Generator, kind: str, difficulty: tuple[float, float]) -> Lesion:
 
 def _radius(rng: Generator, kind: str, hard: float) -> Point:
     """Semi-axes; for extra-axial blood (thickness, reach along the skull, reach in z)."""
-    if kind in ("subdural", "falcine_subdural"):
+    if kind in ("subdural", "falcine_subdural", "chronic_subdural"):
         return (rng.uniform(6, 16) - 3.0 * hard, rng.uniform(30, 75), rng.uniform(22, 60))
     if kind == "epidural":
         return (rng.uniform(12, 30) - 8 * hard, rng.uniform(26, 44) - 6 * hard, 0.0)
@@ -110,7 +121,7 @@ def _centre(rng: Generator, kind: str, side: int, hard: float) -> Point:
         angle = rng.uniform(-2.4, 1.2) if kind != "contusions" else rng.uniform(0.2, 1.2)
         z = rng.uniform(-5, 55) if kind != "contusions" else rng.uniform(-20, 10)
         lift = np.sqrt(max(0.2, 1 - (z / 85) ** 2))
-        return (side * 66 * lift * np.cos(angle), -17 + 86 * lift * np.sin(angle), z)
+        return (side * 66 * lift * abs(np.cos(angle)), -17 + 86 * lift * np.sin(angle), z)
     if kind == "intraparenchymal" and rng.random() < 0.5:
         x, y, z = DEEP_SITES[rng.integers(len(DEEP_SITES))]
         return (side * x + rng.normal(0, 3), y + rng.normal(0, 4), z + rng.normal(0, 3))
@@ -124,11 +135,18 @@ def _centre(rng: Generator, kind: str, side: int, hard: float) -> Point:
 def paint_lesions(plan: HeadPlan, lesions: tuple[Lesion, ...], space: Space, picture: Field) -> Field:
     """Blend the lesions into `picture` (in place) and return their masks, shape (5, …) of 0 or 1."""
     masks = np.zeros((len(CHANNELS), *picture.shape), np.float32)
+    for lesion, mask in zip(lesions, paint_each(plan, lesions, space, picture), strict=True):
+        np.maximum(masks[CHANNEL_OF[lesion.kind]], mask, out=masks[CHANNEL_OF[lesion.kind]])
+    return masks
+
+
+def paint_each(plan: HeadPlan, lesions: tuple[Lesion, ...], space: Space, picture: Field) -> list[NDArray[np.bool_]]:
+    """As `paint_lesions`; one mask a lesion, in their order."""
+    drawn = []
     for lesion in lesions:
         fraction = PAINTERS[lesion.kind](plan, lesion, space, picture)
-        channel = masks[CHANNEL_OF[lesion.kind]]
-        np.maximum(channel, (fraction > TRUE_FROM) & (space.depth > 0), out=channel)
-    return masks
+        drawn.append((fraction > TRUE_FROM) & (space.depth > 0))
+    return drawn
 
 
 def _within(space: Space) -> Field:
@@ -197,6 +215,8 @@ def _paint_layer(lesion: Lesion, space: Space, picture: Field, distance: Field) 
     fraction = filled(np.asarray(distance, np.float32), 1.6) * _within(space)
     behind = np.clip((lesion.centre_mm[1] - space.y) / 40 + 0.5, 0, 1)
     mixed = lesion.hu - (14 * lesion.rough) * (1 - behind) * (lesion.level > 0.5)
+    if lesion.kind == "chronic_subdural" and lesion.level > SETTLED_FROM:  # cells settle behind, serum in front
+        mixed = mixed + 22 * filled(np.asarray(space.y - lesion.centre_mm[1], np.float32), 6.0)
     blend(picture, fraction, np.asarray(mixed + 2 * lesion.rough * space.fine[0], np.float32))
     return fraction
 
@@ -259,6 +279,7 @@ PAINTERS: dict[str, Callable[[HeadPlan, Lesion, Space, Field], Field]] = {
     "intraparenchymal": _paint_bleed,
     "contusions": _paint_contusions,
     "subdural": _paint_subdural,
+    "chronic_subdural": _paint_subdural,
     "falcine_subdural": _paint_falcine,
     "epidural": _paint_epidural,
     "subarachnoid": _paint_subarachnoid,

@@ -62,6 +62,20 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Couch:
+    """Head holder and table. Lengths in mm, from the centre of the field of view."""
+
+    radius_mm: float
+    oval: float  # rows over columns
+    thick_mm: float
+    from_row_mm: float  # the holder's rim
+    hu: float
+    foam_mm: float  # 0: no pad
+    foam_hu: float
+    table_row_mm: float | None  # the table under the holder, where the field of view shows it
+
+
+@dataclass(frozen=True)
 class HeadPlan:
     """One bleed-free head with its mimics."""
 
@@ -73,7 +87,11 @@ class HeadPlan:
     leukoaraiosis: float  # HU taken from the white matter around the ventricles
     falx_calcium: float  # 0…1, share of the falx that is calcified
     craniotomy: Spot | None
-    holder: bool
+    couch: Couch | None
+    teeth: float = 0.5  # density of the crowns, 0…1; 0: none
+    opaque_cells: tuple[int, ...] = ()  # of face.CELLS: filled with fluid or mucosa
+    metal: tuple[Spot, ...] = ()  # clips, coils, fillings, plates
+    shunt: Spot | None = None  # centre: the tip in the ventricle
 
 
 def plan_head(seed: int) -> HeadPlan:
@@ -88,7 +106,11 @@ def plan_head(seed: int) -> HeadPlan:
         leukoaraiosis=float(rng.uniform(2, 12)) if rng.random() < 0.35 else 0.0,
         falx_calcium=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.25 else 0.0,
         craniotomy=_craniotomy(rng) if rng.random() < 0.06 else None,
-        holder=bool(rng.random() < 0.8),
+        couch=_couch(rng) if rng.random() < 0.8 else None,
+        teeth=float(rng.uniform(0.3, 1)) if rng.random() < 0.85 else 0.0,
+        opaque_cells=tuple(int(n) for n in np.flatnonzero(rng.random(8) < 0.12)),
+        metal=_metal(rng),
+        shunt=_shunt(rng) if rng.random() < 0.04 else None,
     )
 
 
@@ -181,3 +203,37 @@ def _craniotomy(rng: Generator) -> Spot:
     side = rng.choice([-1, 1])
     r = rng.uniform(8, 28)
     return Spot((side * 62, rng.uniform(-50, 40), rng.uniform(10, 45)), (r, r, r), rng.uniform(0, 60))
+
+
+def _couch(rng: Generator) -> Couch:
+    foam = rng.random() < 0.4
+    return Couch(
+        radius_mm=rng.uniform(94, 112),
+        oval=rng.uniform(1.0, 1.3),
+        thick_mm=rng.uniform(0.8, 4.0),
+        from_row_mm=rng.uniform(-20, 40),
+        hu=rng.uniform(-250, 260),
+        foam_mm=rng.uniform(4, 14) if foam else 0.0,
+        foam_hu=rng.uniform(-960, -860),
+        table_row_mm=rng.uniform(108, 128) if rng.random() < 0.3 else None,
+    )
+
+
+def _metal(rng: Generator) -> tuple[Spot, ...]:
+    """Fillings in one mouth out of three, an aneurysm clip or coil in one head out of fifty."""
+    metal: list[Spot] = []
+    if rng.random() < 0.35:
+        for _ in range(int(rng.integers(1, 6))):
+            angle = rng.uniform(-1.3, 1.3)
+            centre = (25 * np.sin(angle), 38 + 38 * np.cos(angle), -90 + rng.normal(0, 3))
+            metal.append(Spot(centre, (rng.uniform(1.5, 3.5), rng.uniform(1.5, 3.5), rng.uniform(1.5, 3)), 3071))
+    if rng.random() < 0.02:
+        r = rng.uniform(1.2, 4.5)
+        centre = (rng.choice([-1, 1]) * rng.uniform(0, 25), rng.uniform(-10, 25), rng.uniform(-25, -8))
+        metal.append(Spot(centre, (r, r, r * rng.uniform(0.6, 1.8)), 3071))
+    return tuple(metal)
+
+
+def _shunt(rng: Generator) -> Spot:
+    side = rng.choice([-1, 1])
+    return Spot((side * rng.uniform(6, 12), rng.uniform(-5, 22), rng.uniform(2, 14)), (1, 1, 1), rng.uniform(150, 500))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
+from training.phantom.artefacts import projected_artefacts
 from training.phantom.space import Field
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071  # what 12 bits hold; padding outside the circle of a real scanner is lower still
@@ -28,6 +29,8 @@ class Scanner:
     shading_hu: float
     streak_hu: float
     motion_mm: float
+    hardening_hu: float = 0.0  # dark bands between dense bones (petrous pyramids) and bright ones beside them
+    metal_hu: float = 0.0  # streaks of clips and fillings, where a slice holds one
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def plan_scanner(seed: int, families: tuple[str, ...] = TRAIN_FAMILIES) -> Scann
         shading_hu=rng.uniform(0, 5),
         streak_hu=rng.uniform(1.5, 9) if rng.random() < 0.35 else 0.0,
         motion_mm=rng.uniform(1, 4) if rng.random() < 0.08 else 0.0,
+        hardening_hu=rng.uniform(2, 14) if rng.random() < 0.45 else 0.0,
+        metal_hu=rng.uniform(20, 220),
     )
 
 
@@ -80,6 +85,7 @@ def scan(scanner: Scanner, clean: Field, depth: Field, pitch_mm: float, seed: in
         image = _moved(rng, image, scanner.motion_mm / pitch_mm)
     inside = (clean > -300).astype(np.float32)
     image = image + inside * (_shading(rng, image.shape, scanner.shading_hu) + _streaks(rng, clean, scanner))
+    image = image + projected_artefacts(rng, clean, pitch_mm, scanner.hardening_hu, scanner.metal_hu)
     if noisy:
         image = image + noise(rng, image.shape, scanner.noise_hu, scanner.grain_mm / pitch_mm) * (0.4 + 0.6 * inside)
     return np.asarray(np.clip(image, LOWEST_HU, HIGHEST_HU), np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -19,19 +20,27 @@ from training.phantom.atlas_in import Atlas
 from training.phantom.plan import Point, Shape
 
 Field: TypeAlias = NDArray[np.float32]
+Box: TypeAlias = tuple[slice, slice, slice]
 
 TEXTURE_CUBE_MM = 256.0  # side of the cube that textures and warps fill, centred on the template's origin
 TEXTURES = 6  # three coarse ones, then three fine ones
 COARSE_MM, FINE_MM = 18.0, 5.5
+LOOK = 6  # samples between two looks for a small thing
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the planes lie: row and column pitch in mm, shape in pixels, z of every plane in mm."""
+    """Where the planes lie: row and column pitch in mm, shape in pixels, z of every plane in mm.
+
+    `tilt_deg` is the gantry's: a plane stays at its table position and leans, its rows reaching upwards to the back.
+    `window` (first and last row, first and last column, ends excluded) leaves out what is known to be air.
+    """
 
     shape: tuple[int, int]
     pitch_mm: float
     planes_mm: tuple[float, ...]
+    tilt_deg: float = 0.0
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,36 @@ class Space:
     rows_mm: Field  # scanner coordinates: rows grow to posterior
     columns_mm: Field
 
+    def part(self, box: Box) -> Space:
+        """The samples of a box, as views: what is painted there is painted here."""
+        names = ("x", "y", "z", "depth", "grey", "white", "ventricle", "rows_mm", "columns_mm")
+        fields = {name: getattr(self, name)[box] for name in names}
+        return Space(**fields, coarse=self.coarse[:, *box], fine=self.fine[:, *box])
+
+    def around(self, centre: Point, reach: Point) -> Box | None:
+        """A box that holds every sample within `reach` (half widths, mm) of `centre`; None: there is none.
+
+        Most of what is painted is small: looked for at every LOOK-th sample, then painted in its box only.
+        """
+        at = (slice(None), slice(None, None, LOOK), slice(None, None, LOOK))
+        slack = 1.6 * LOOK * self.pitch_mm
+        near = np.abs(self.x[at] - centre[0]) < reach[0] + slack
+        near &= np.abs(self.y[at] - centre[1]) < reach[1] + slack
+        near &= np.abs(self.z[at] - centre[2]) < reach[2] + slack
+        planes, rows, columns = (np.flatnonzero(near.any(axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+        if not len(planes):
+            return None
+        return (
+            slice(int(planes[0]), int(planes[-1]) + 1),
+            slice(max(int(rows[0]) - 1, 0) * LOOK, (int(rows[-1]) + 1) * LOOK),
+            slice(max(int(columns[0]) - 1, 0) * LOOK, (int(columns[-1]) + 1) * LOOK),
+        )
+
+    @property
+    def pitch_mm(self) -> float:
+        """Between two rows."""
+        return float(self.rows_mm[0, 1, 0] - self.rows_mm[0, 0, 0]) if self.rows_mm.shape[1] > 1 else 1.0
+
 
 def sample_space(atlas: Atlas, shape: Shape, view: View, seed: int, pushes: Sequence[Push]) -> Space:
     """Evaluate the atlas, seen through this head's geometry, on the planes of the view."""
@@ -78,9 +117,13 @@ def _template_points(shape: Shape, view: View) -> tuple[Field, Field, Field]:
     height, width = view.shape
     row = ((np.arange(height) - (height - 1) / 2) * view.pitch_mm).astype(np.float32)
     column = ((np.arange(width) - (width - 1) / 2) * view.pitch_mm).astype(np.float32)
+    if view.window is not None:
+        row, column = row[view.window[0] : view.window[1]], column[view.window[2] : view.window[3]]
     plane = np.asarray(view.planes_mm, np.float32)
     z, y, x = np.meshgrid(plane, row, column, indexing="ij")
-    scanner = np.stack([-(x - shape.centre_mm[0]), -(y - shape.centre_mm[1]), z], -1)  # radiological to RAS
+    upwards, backwards = np.sin(np.deg2rad(view.tilt_deg)), np.cos(np.deg2rad(view.tilt_deg))
+    across, behind, high = x - shape.centre_mm[0], backwards * y - shape.centre_mm[1], z + upwards * y
+    scanner = np.stack([-across, -behind, high], -1)  # radiological to RAS
     matrix = _rotation(shape).T @ np.diag(1.0 / np.asarray(shape.scale))
     points = scanner @ matrix.T.astype(np.float32) + np.array([0.0, -17.0, 0.0], np.float32)  # brain centre: y −17
     return x, y, points.astype(np.float32)
@@ -101,10 +144,14 @@ def _cube_origin() -> Point:
 
 def _warp(points: Field, amount_mm: float, seed: int) -> Field:
     """Smooth displacement (…, 3) in mm: random vectors on a 32 mm lattice, cubic in between."""
-    rng = np.random.default_rng([seed, 2])
-    lattice = ndimage.zoom(rng.normal(0, amount_mm, (3, 8, 8, 8)), (1, 4, 4, 4), order=3)
-    moved = _sampled(torch.from_numpy(lattice.astype(np.float32)), points, _cube_origin(), TEXTURE_CUBE_MM / 31)
+    moved = _sampled(_lattice(amount_mm, seed), points, _cube_origin(), TEXTURE_CUBE_MM / 31)
     return np.moveaxis(moved, 0, -1)
+
+
+@lru_cache(maxsize=1)  # a series is drawn some slices at a time, all of one head
+def _lattice(amount_mm: float, seed: int) -> torch.Tensor:
+    raw = np.random.default_rng([seed, 2]).normal(0, amount_mm, (3, 8, 8, 8))
+    return torch.from_numpy(ndimage.zoom(raw, (1, 4, 4, 4), order=3).astype(np.float32))
 
 
 def _pushed(points: Field, pushes: Sequence[Push]) -> Field:
@@ -115,6 +162,7 @@ def _pushed(points: Field, pushes: Sequence[Push]) -> Field:
     return points
 
 
+@lru_cache(maxsize=1)
 def _texture_cube(seed: int) -> torch.Tensor:
     """(6, 129, 129, 129) smooth noise of about unit variance, 2 mm apart."""
     rng = np.random.default_rng([seed, 3])

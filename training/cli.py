@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from training.recipe import Recipe, read_recipe
+from training.recipe import Recipe
+from training.recipe_in import load_recipe
 
 if TYPE_CHECKING:
     from training.run_out import Run
@@ -76,7 +77,7 @@ def demo_heads(context: typer.Context, file: Annotated[Path, typer.Argument(help
 
 def _recipe(config: Path) -> Recipe:
     try:
-        return read_recipe(config.read_text("utf-8"))
+        return load_recipe(config)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="--config") from fault
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-GENERATOR_VERSION = 2  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from training.fit.options import Count, FitSettings, Share, Some
+
+GENERATOR_VERSION = 3  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
 
 @dataclass(frozen=True)
 class SliceSet:
     """One set of phantom heads. Seeds of different sets never meet: first_seed … first_seed + heads."""
 
-    first_seed: int
-    heads: int
-    slices_per_head: int
-    lesion_share: float
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    first_seed: Some
+    heads: Count
+    slices_per_head: Count
+    lesion_share: Share
     difficulty: tuple[float, float]
     held_out_lesions: bool = False
     held_out_scanner: bool = False
@@ -33,44 +40,77 @@ class SliceSet:
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How the network is trained."""
-
-    seed: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    widths: tuple[int, ...]
-    # Processor time, so that a busy machine trains the same network; the schedule ends early, at its lowest rate,
-    # rather than exceed it.
-    budget_s: float
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything `triage train` needs."""
 
-    name: str
-    false_alarm_share: float  # of bleed-free validation slices, at which the threshold of `any` is set
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", strict=True)]
+    false_alarm_share: Share  # of bleed-free validation slices, at which the threshold of `any` is set
     sets: dict[str, SliceSet]
     fit: FitSettings
+    variant: str = ""  # of which base this is an experiment: its products never go where the base's go
 
 
 def read_recipe(text: str) -> Recipe:
-    """The recipe in a TOML text.
+    """The recipe in a TOML text that stands on no base.
 
     Raises:
-        ValueError: a table or key is missing, unknown or of the wrong kind.
+        ValueError: a table or key is missing, unknown or of the wrong kind; the sentence names it.
+    """
+    return recipe_of(read_table(text))
+
+
+def read_table(text: str) -> dict[str, Any]:
+    """The TOML text as a table.
+
+    Raises:
+        ValueError: it is no TOML.
     """
     try:
-        raw = tomllib.loads(text)
-        sets = {name: SliceSet(**_tupled(table)) for name, table in raw["sets"].items()}
-        fit = FitSettings(**_tupled(raw["fit"]))
-        return Recipe(str(raw["name"]), float(raw["false_alarm_share"]), sets, fit)
-    except (KeyError, TypeError, tomllib.TOMLDecodeError) as fault:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
         raise ValueError(f"the training recipe is not understood: {fault}") from fault
 
 
-def _tupled(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+def recipe_of(table: Mapping[str, Any]) -> Recipe:
+    """The recipe in a table.
+
+    Raises:
+        ValueError: as in `read_recipe`.
+    """
+    try:
+        recipe: Recipe = TypeAdapter(Recipe).validate_python(dict(table))
+    except ValidationError as faults:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults.errors())
+        raise ValueError(f"the training recipe is not understood: {told}") from faults
+    problem = _contradiction(recipe.fit)
+    if problem:
+        raise ValueError(f"the training recipe is not understood: {problem}")
+    return recipe
+
+
+def _contradiction(fit: FitSettings) -> str:
+    """Options that cannot go together."""
+    rules = {
+        "fit.freeze, fit.adapter_rank: need fit.start_from or fit.pretrain; chance weights are not worth keeping": bool(
+            fit.freeze or fit.adapter_rank
+        )
+        and not fit.start_from
+        and fit.pretrain == "none",
+        "fit.teacher: a teacher is not taught by one; set fit.network to student": bool(fit.teacher)
+        and fit.network == "teacher",
+        "fit.pretrain, fit.freeze, fit.adapter_rank: only of the student": fit.network == "teacher"
+        and bool(fit.pretrain != "none" or fit.freeze or fit.adapter_rank),
+        "fit.widths: at least two levels": len(fit.widths) < 2,
+    }
+    return next((sentence for sentence, broken in rules.items() if broken), "")
+
+
+def over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the table's keys put over it, table by table."""
+    merged = dict(base)
+    for key, value in table.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = over(merged[key], value) if both else value
+    return merged

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
-import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,10 @@ from training.evaluation.pictures import roc_picture, sheet, tile
 from training.evaluation.slices import NEIGHBOURS, choose_blood_hu, in_a_row, judge, judge_series
 from training.evaluation.threshold import blood_areas_mm2
 from training.evaluation.training_report import markdown, without_nan
-from training.fit import Progress, fit, plain_grid, start
-from training.network import Served
+from training.fit.augment import plain_grid
+from training.fit.data import Batches, TableSlices
+from training.fit.loop_out import Fitted, fit
+from training.networks.student import Served, Trunk
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
 from training.phantom.render import LABELS
@@ -78,37 +80,41 @@ class Run:
 
     def fitted(self, *, fresh: bool = False) -> Served:
         """Train, or go on with a cut-off training; calibrated on the validation set."""
-        progress = start(self.recipe.fit)
-        if self.checkpoint.exists() and not fresh:
-            progress.restore(torch.load(self.checkpoint, weights_only=True))
-        table = self.table("train")
-        with Bars(console=self.console) as bars:
-            task = bars.add_task("fit", total=self.recipe.fit.epochs, completed=progress.epoch)
-            steps = bars.add_task("epoch")
+        return self.calibrated(self.trained(fresh=fresh).network)
 
-            def kept(done: Progress) -> None:
-                self._keep(done)
-                bars.update(task, completed=done.epoch)
+    def trained(self, *, fresh: bool = False) -> Fitted:
+        """The network with averaged weights; what is finished is not done again."""
+        folder = self.checkpoint.with_suffix("")
+        if fresh:
+            self.checkpoint.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        settings = self.recipe.fit
+        network = Trunk(settings.widths, settings.dropout)
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            network.load_state_dict(state["average"])
+            return Fitted(network.eval(), state["epoch"], state["spent_s"], state["losses"])
+        batches = Batches(TableSlices(self.table("train")), TableSlices(self.table("validation")), settings)
+        done = fit(network, batches, settings, folder=folder)
+        self._keep(done)
+        return done
 
-            trunk = fit(
-                progress,
-                table,
-                self.recipe.fit,
-                time.process_time,
-                kept,
-                lambda at, of, _loss: bars.update(steps, completed=at, total=of),
-            )
-        return self._calibrated(trunk)
-
-    def _keep(self, progress: Progress) -> None:
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    def _keep(self, done: Fitted) -> None:
+        """The finished fit, as everything that takes a checkpoint of ours reads it."""
+        state = {
+            "average": done.network.state_dict(),
+            "epoch": done.epochs,
+            "spent_s": done.spent_s,
+            "losses": done.losses,
+        }
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(progress.state(), partial)
+        torch.save(state, partial)
         partial.replace(self.checkpoint)
-        self.console.print(f"epoch {progress.epoch}: loss {progress.losses[-1]:.4f}, {progress.spent_s:.0f} s")
+        self.console.print(f"{done.epochs} epochs: loss {done.losses[-1]:.4f}, {done.spent_s:.0f} s")
 
-    def _calibrated(self, trunk: torch.nn.Module) -> Served:
-        served = Served(trunk).eval()  # type: ignore[arg-type]  # fit returns the Trunk it was given
+    def calibrated(self, trunk: torch.nn.Module) -> Served:
+        """Probabilities that are frequencies, and operating points, from the validation set."""
+        served = Served(trunk).eval()
         table = self.table("validation")
         logits = np.concatenate([_logits(served, table, at) for at in range(0, len(table.hu), 16)])
         self.calibration = calibrate(logits, table.labels, self.recipe.false_alarm_share)

@@ -21,7 +21,7 @@ from training.explaining import methods
 from training.explaining.methods import Heat, Slice, share_inside
 from training.explaining.onnx_graph import NotExplainable, OnnxGraph
 from training.explaining.subject import Subject, subject_of_checkpoint, subject_of_onnx
-from training.network import Trunk
+from training.networks.student import Trunk
 from training.onnx_in import OnnxModel
 from training.phantom.atlas_in import Atlas
 from training.recipe import SliceSet

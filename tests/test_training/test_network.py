@@ -1,6 +1,5 @@
-"""Preprocessing inside the graph, the exported graph beside PyTorch, fitting and going on."""
+"""Preprocessing inside the graph, the exported graph beside PyTorch."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,13 @@ import pytest
 import torch
 
 from training.evaluation.calibration import Calibrated
-from training.fit import fit, start
-from training.network import Served, Trunk
+from training.networks.student import Served, Trunk
 from training.onnx_in import OnnxModel
 from training.phantom.render import LABELS
 from training.preprocess import GRID_PITCH_MM, GRID_SIZE, ServedGrid
-from training.recipe import FitSettings
 from training.serving.export_out import export, parameters_of
-from training.slices_out import SliceTable
 
 WIDTHS = (8, 8, 12, 16)
-SETTINGS = FitSettings(
-    seed=3, epochs=4, batch_size=8, learning_rate=3e-3, weight_decay=0.01, widths=WIDTHS, budget_s=1e9
-)
 CALIBRATED = Calibrated((1.0,) * 6, (0.0,) * 6, dict.fromkeys(LABELS, 0.5))
 
 
@@ -127,42 +120,3 @@ def test_a_slice_is_answered_the_same_alone_and_in_a_batch(exported: tuple[Serve
     together = model(hu, spacing)[0]
     alone = np.concatenate([model(hu[n : n + 1], spacing[n : n + 1])[0] for n in range(4)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-def test_fitting_lowers_the_loss(small_table: SliceTable) -> None:
-    """A few steps on real phantom slices learn something."""
-    progress = start(SETTINGS)
-    fit(progress, small_table, SETTINGS, clock=lambda: 0.0, epoch_done=lambda _: None)
-    assert progress.losses[-1] < 0.9 * progress.losses[0]
-
-
-def test_a_cut_off_fit_goes_on_to_the_same_weights(small_table: SliceTable) -> None:
-    """Two epochs, a checkpoint, two more: bit for bit the network of four epochs in one sitting."""
-    whole = start(SETTINGS)
-    kept: list[bytes] = []
-    fit(whole, small_table, SETTINGS, lambda: 0.0, lambda p: kept.append(_packed(p.state())) if p.epoch == 2 else None)
-    resumed = start(SETTINGS)
-    resumed.restore(_unpacked(kept[0]))
-    fit(resumed, small_table, SETTINGS, lambda: 0.0, lambda _: None)
-    for name, value in whole.trunk.state_dict().items():
-        assert torch.equal(value, resumed.trunk.state_dict()[name]), name
-
-
-def test_the_budget_ends_a_fit(small_table: SliceTable) -> None:
-    """Each epoch takes ten minutes on this clock; a budget of fifteen allows two."""
-    ticks = iter(range(0, 10**6, 600))
-    progress = start(SETTINGS)
-    settings = FitSettings(**{**SETTINGS.__dict__, "budget_s": 900.0, "epochs": 50})
-    fit(progress, small_table, settings, lambda: float(next(ticks)), lambda _: None)
-    assert progress.epoch == 2
-
-
-def _packed(state: dict[str, object]) -> bytes:
-    held = io.BytesIO()
-    torch.save(state, held)
-    return held.getvalue()
-
-
-def _unpacked(packed: bytes) -> dict[str, object]:
-    state: dict[str, object] = torch.load(io.BytesIO(packed), weights_only=True)
-    return state

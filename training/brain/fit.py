@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 
-from training.augment import NONE, Ranges, to_grid
 from training.brain.slices_out import BrainTable
+from training.fit.augment import NONE, Ranges, to_grid
 from training.networks.brain_mask import HALVED, BrainTrunk
 
 Batch = tuple[Tensor, Tensor]
@@ -92,8 +92,8 @@ def fit(table: BrainTable, epochs: int, batch: int, learning_rate: float, seed: 
 def masks_of(trunk: BrainTrunk, table: BrainTable, batch: int = 16) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """(answer, truth), each (S/2, S/2), of every slice without augmentation."""
     draw = torch.Generator().manual_seed(0)
-    for held in DataLoader(BrainSlices(table), batch):
-        image, target = on_mask_grid(*held, NONE, draw)
+    for hu, inside, pitch_mm in DataLoader(BrainSlices(table), batch):
+        image, target = on_mask_grid(hu, inside, pitch_mm, NONE, draw)
         with torch.no_grad():
             answer = torch.sigmoid(trunk(image))
         yield from zip(answer[:, 0].numpy(), target[:, 0].numpy(), strict=True)

@@ -20,7 +20,7 @@ from training.evaluation.measure import (
     threshold_at,
 )
 from training.evaluation.threshold import blood_areas_mm2
-from training.fit import plain_grid
+from training.fit.augment import plain_grid
 from training.phantom.render import LABELS
 from training.slices_out import SliceTable
 

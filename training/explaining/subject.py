@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.evaluation.grid import Grid
 from training.explaining.onnx_graph import NotExplainable, OnnxGraph
-from training.network import Served, Trunk
+from training.networks.student import Served, Trunk
 from training.preprocess import GRID_PITCH_MM, GRID_SIZE
 
 EXAMPLE_SIDE = 256  # a matrix to run once, to see which layer is how coarse

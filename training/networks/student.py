@@ -39,8 +39,8 @@ class Residual(nn.Module):
 class Trunk(nn.Module):
     """HU on the served grid (N, S, S) → classification logits (N, 6), segmentation logits (N, 5, S, S)."""
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        """Widths from the finest (S/2) to the coarsest level."""
+    def __init__(self, widths: tuple[int, ...], dropout: float = 0.3) -> None:
+        """Widths from the finest (S/2) to the coarsest level; dropout before the answer."""
         super().__init__()
         self.planes = Planes()
         self.stem = nn.Sequential(_conv(PLANES, widths[0]), _conv(widths[0], widths[0]))
@@ -50,18 +50,23 @@ class Trunk(nn.Module):
         self.up = nn.ModuleList(_conv(a, a) for a, _ in pairs)
         self.paint = nn.Conv2d(widths[0], 4 * len(CHANNELS), 1)
         nn.init.constant_(self.paint.bias, RARE_LOGIT)  # type: ignore[arg-type]  # a Conv2d has a bias unless told
-        self.dropout = nn.Dropout(0.3)
+        self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(2 * widths[-1] + 2 * len(CHANNELS), HIDDEN)
         self.answer = nn.Linear(HIDDEN, len(LABELS))
 
-    def forward(self, hu: Tensor) -> tuple[Tensor, Tensor]:
-        """The classifier sees the pooled deepest features and the strongest and mean evidence of the segmentation."""
+    def features(self, hu: Tensor) -> tuple[Tensor, Tensor]:
+        """The deepest features, and the finest (N, widths[0], S/2, S/2): what pre-training shapes."""
         levels = [self.stem(self.planes(hu))]
         for down in self.down:
             levels.append(down(max_pool2d(levels[-1], 2)))
         deep = x = levels[-1]
         for nth in range(len(self.down) - 1, -1, -1):
             x = self.up[nth](levels[nth] + interpolate(self.lift[nth](x), scale_factor=2.0, mode="nearest"))
+        return deep, x
+
+    def forward(self, hu: Tensor) -> tuple[Tensor, Tensor]:
+        """The classifier sees the pooled deepest features and the strongest and mean evidence of the segmentation."""
+        deep, x = self.features(hu)
         segmentation = pixel_shuffle(self.paint(x), 2)
         smooth = avg_pool2d(segmentation, 4, stride=2, padding=1)
         evidence = torch.cat([smooth.amax((2, 3)) / 4, 20 * torch.sigmoid(segmentation).mean((2, 3))], 1)
@@ -75,8 +80,8 @@ class Served(nn.Module):
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, trunk: Trunk) -> None:
-        """Calibration starts as the identity: see `calibrate` in evaluate."""
+    def __init__(self, trunk: nn.Module) -> None:
+        """Calibration starts as the identity: see training.evaluation.calibration."""
         super().__init__()
         self.grid = ServedGrid()
         self.trunk = trunk

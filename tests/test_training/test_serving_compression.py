@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from training.serving.compress_out import quantised
@@ -59,7 +60,7 @@ def plain() -> onnx.ModelProto:
 X = np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32)).astype(np.float32)
 
 
-def asked(model: onnx.ModelProto) -> np.ndarray:
+def asked(model: onnx.ModelProto) -> NDArray[np.float32]:
     """Its answer."""
     return answers(session(model.SerializeToString()), {"X": X})["Y"]
 

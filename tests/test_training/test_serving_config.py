@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from contracts.declaration import Declaration, Tensor, declaration_of, read_declaration
 from contracts.errors import ModelRefused
 from contracts.model_config import configurations, labels_file
-from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION, MODELS, TensorSpec
+from contracts.tensors import HEAD_CT_LESION, MODELS, ModelSpec, TensorSpec
 from launch.models_repository import checked_version, served_versions
 from training.serving import triton_backend_text
 
@@ -35,13 +35,12 @@ def test_the_shipped_configurations_are_what_the_specs_generate(name: str) -> No
     assert (model / str(number) / "model.py").read_text("utf-8") == triton_backend_text()
 
 
-@pytest.mark.parametrize("spec", MODELS.values(), ids=str)
-def test_the_shipped_declarations_are_the_contracts(spec: object) -> None:
+@pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
+def test_the_shipped_declarations_are_the_contracts(spec: ModelSpec) -> None:
     """Tensors and labels of contracts/tensors.py, in their order."""
-    assert spec in {HEAD_CT_LESION, BRAIN_MASK}
-    name = spec.name  # type: ignore[attr-defined]  # one of the two
-    declared = checked_version(REPOSITORY / name / str(served_versions(REPOSITORY / name)["CPU"]))
-    wanted = declaration_of(MODELS[name], {}, {})
+    model = REPOSITORY / spec.name
+    declared = checked_version(model / str(served_versions(model)["CPU"]))
+    wanted = declaration_of(spec, {}, {})
     assert (declared.inputs, declared.outputs, declared.labels) == (wanted.inputs, wanted.outputs, wanted.labels)
 
 

@@ -164,7 +164,7 @@ def test_torchscript_is_converted_in_a_child_and_answers_alike(tmp_path: Path, m
     torch.manual_seed(0)
     program = torch.jit.script(Scripted().eval())
     source = tmp_path / "program.pt"
-    program.save(str(source))
+    program.save(str(source))  # type: ignore[no-untyped-call]  # untyped in torch
     assert kind_of(source) is Kind.TORCHSCRIPT
     import_model(source, None, declared(tmp_path, IMAGE), models, 1)
     running = session(models / "given" / "1" / "model.onnx")
@@ -178,7 +178,7 @@ def test_torchscript_is_converted_in_a_child_and_answers_alike(tmp_path: Path, m
 def test_a_program_that_never_ends_is_ended(tmp_path: Path) -> None:
     """At the limit, with its whole session; nothing is written."""
     source = tmp_path / "endless.pt"
-    torch.jit.script(Endless()).save(str(source))
+    torch.jit.script(Endless()).save(str(source))  # type: ignore[no-untyped-call]  # untyped in torch
     with pytest.raises(ModelRefused, match="took longer than"):
         converted("torchscript", source, SMALL, tmp_path / "out.onnx", wall_s=4.0)
     assert not (tmp_path / "out.onnx").exists()

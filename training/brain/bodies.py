@@ -60,8 +60,10 @@ def _abdomen(canvas: _Canvas, rng: np.random.Generator) -> None:
     canvas.ellipse(-10, -half_column * 0.4, half_row * 0.55, half_column * 0.4, rng.uniform(35, 90))
     canvas.ellipse(5, half_column * 0.45, half_row * 0.35, half_column * 0.25, rng.uniform(30, 80))
     for _ in range(int(rng.integers(2, 7))):
-        place = rng.uniform(-0.5, 0.5, 2) * (half_row, half_column)
-        canvas.ellipse(*place, *rng.uniform(6, 22, 2), rng.choice([LUNG_HU, FAT_HU, WATER_HU, 150.0]))
+        row, column = rng.uniform(-0.5, 0.5, 2)
+        tall, wide = rng.uniform(6, 22, 2)
+        hu = rng.choice([LUNG_HU, FAT_HU, WATER_HU, 150.0])
+        canvas.ellipse(row * half_row, column * half_column, tall, wide, hu)
     canvas.bone(half_row * 0.5, 0, rng.uniform(15, 24))
 
 
@@ -100,7 +102,9 @@ def _vessel_of_water(canvas: _Canvas, rng: np.random.Generator) -> None:
         canvas.ellipse(0, 0, half + rng.uniform(3, 12), half + rng.uniform(3, 12), rng.uniform(80, 400))
     canvas.ellipse(0, 0, half, half, rng.choice([WATER_HU, rng.uniform(-120, 130)]))
     for _ in range(int(rng.integers(0, 5))):
-        canvas.ellipse(*rng.uniform(-half / 2, half / 2, 2), *rng.uniform(4, 15, 2), rng.uniform(-1000, 900))
+        row, column = rng.uniform(-half / 2, half / 2, 2)
+        tall, wide = rng.uniform(4, 15, 2)
+        canvas.ellipse(row, column, tall, wide, rng.uniform(-1000, 900))
 
 
 def _nothing(canvas: _Canvas, rng: np.random.Generator) -> None:

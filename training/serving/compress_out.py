@@ -125,7 +125,7 @@ def candidates(
     yield "pruned 25% + INT8", quantised(thinned(graph, 0.25), calibration)
 
 
-class _Feeds(CalibrationDataReader):  # type: ignore[misc]  # untyped library
+class _Feeds(CalibrationDataReader):
     def __init__(self, feeds: list[dict[str, NDArray[Any]]]) -> None:
         self._left = iter(feeds)
 

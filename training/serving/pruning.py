@@ -97,7 +97,7 @@ def pruned(
     masked: list[tuple[nn.Module, str]] = []
     for conv, norm in _inner_layers(network, example):
         prune.ln_structured(conv, "weight", share, n=2, dim=0)  # type: ignore[no-untyped-call]  # untyped in torch
-        alive = conv.weight_mask.flatten(1).amax(1)  # type: ignore[operator,union-attr]  # made by the line above
+        alive = conv.weight_mask.flatten(1).amax(1)  # type: ignore[operator]  # made by the line above
         for name in ("weight", "bias"):
             prune.custom_from_mask(norm, name, alive)  # type: ignore[no-untyped-call]
         masked += [(conv, "weight"), (norm, "weight"), (norm, "bias")]

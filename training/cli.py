@@ -34,10 +34,11 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     cache: CacheOption = None,
-    models: Annotated[Path, typer.Option(help="Model repository to write into.")] = HERE.parent / "triton_models",
-    reports: Annotated[Path, typer.Option(help="Where the report goes.")] = HERE / "reports",
+    models: Annotated[Path | None, typer.Option(help="Model repository to write into.")] = None,
+    reports: Annotated[Path | None, typer.Option(help="Where report and card go.")] = None,
     real_dicom: RealDicom = None,
     real_png: RealPng = None,
+    studies: Annotated[int, typer.Option(help="Fresh studies that the card is made from; 0: no card.", min=0)] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the checkpoint of this recipe.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Run the whole recipe; goes on from its checkpoint when it was cut off."""
@@ -45,7 +46,16 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     def prepared() -> Run:
         from training.run_out import Run  # noqa: PLC0415  # PyTorch and the rest, only for work
 
-        return Run(_recipe(config), cache or cache_dir(), models, reports, Console(stderr=True), config)
+        recipe, kept = _recipe(config), cache or cache_dir()
+        place = kept / "experiments" / recipe.variant  # what stands on a base never replaces what is shipped
+        return Run(
+            recipe,
+            kept,
+            models or (place / "models" if recipe.variant else HERE.parent / "triton_models"),
+            reports or (place / "reports" if recipe.variant else HERE / "reports"),
+            Console(stderr=True),
+            config,
+        )
 
     context.obj = prepared
     if context.invoked_subcommand is None:
@@ -53,6 +63,8 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
         served = run.fitted(fresh=fresh)
         run.exported(served)
         run.evaluated(real_dicom, real_png)
+        if studies:
+            run.carded(studies, real_dicom)
 
 
 @app.command()

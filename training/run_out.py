@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,23 +21,31 @@ from rich.progress import Progress as Bars
 
 from contracts.tensors import HEAD_CT_LESION
 from training import demo_out
+from training.data.cache_out import Cached
+from training.data.dataset import SliceDataset
+from training.data.folder_in import FolderSource
 from training.evaluation.calibration import calibrate
+from training.evaluation.cli import Asked, Evaluation, Tier
 from training.evaluation.pictures import roc_picture, sheet, tile
 from training.evaluation.slices import NEIGHBOURS, choose_blood_hu, in_a_row, judge, judge_series
 from training.evaluation.threshold import blood_areas_mm2
 from training.evaluation.training_report import markdown, without_nan
 from training.fit.augment import plain_grid
-from training.fit.data import Batches, TableSlices
+from training.fit.data import Batches, Slices, TableSlices, Unfit
 from training.fit.loop_out import Fitted, fit
-from training.networks.student import Served, Trunk
+from training.fit.options import FitSettings
+from training.fit.start_out import absolute, made, started, teacher_of
+from training.networks.student import Served
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
 from training.phantom.render import LABELS
 from training.real_in import read_dicom_folder, read_png_folder
 from training.recipe import Recipe
+from training.recipe_in import load_recipe
 from training.serving.export_out import parameters_of, publish
 from training.slices_out import SliceTable, draw_slices
 
+CARD_SEED = 0  # of `triage evaluate`: what its default is
 SHOWN_SLICES = 30  # in the report's contact sheet
 
 
@@ -58,9 +67,14 @@ class Run:
         return self.models / self.recipe.name
 
     @property
+    def settings(self) -> FitSettings:
+        """Of the fit; files that the recipe names are found."""
+        return absolute(self.recipe.fit, self.config.parent)
+
+    @property
     def checkpoint(self) -> Path:
         """Named by sets and settings: another recipe never goes on from it."""
-        told = json.dumps([self.recipe.sets["train"].key, asdict(self.recipe.fit)], sort_keys=True)
+        told = json.dumps([self.recipe.sets["train"].key, asdict(self.settings)], sort_keys=True)
         return self.cache / "fits" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.pt"
 
     def atlas(self) -> Atlas:
@@ -88,16 +102,51 @@ class Run:
         if fresh:
             self.checkpoint.unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
-        settings = self.recipe.fit
-        network = Trunk(settings.widths, settings.dropout)
+        settings = self.settings
         if self.checkpoint.exists():
+            network = made(settings)
             state = torch.load(self.checkpoint, weights_only=True)
             network.load_state_dict(state["average"])
             return Fitted(network.eval(), state["epoch"], state["spent_s"], state["losses"])
-        batches = Batches(TableSlices(self.table("train")), TableSlices(self.table("validation")), settings)
-        done = fit(network, batches, settings, folder=folder)
+        taught = dataclasses.replace(settings, teacher=str(self._teacher(settings.teacher)))
+        teacher = teacher_of(taught) if settings.teacher else None
+        other = self._unlabelled(settings)
+        network = started(settings, other, tell=self.console.print)
+        validation = TableSlices(self.table("validation"))
+        batches = Batches(TableSlices(self.table("train")), validation, settings, other)
+        done = fit(network, batches, settings, folder=folder, teacher=teacher)
         self._keep(done)
         return done
+
+    def _teacher(self, told: str) -> str:
+        """A recipe's teacher is trained first, or found where it was trained before."""
+        if not told.endswith(".toml"):
+            return told
+        run = Run(load_recipe(Path(told)), self.cache, self.models, self.reports, self.console, Path(told))
+        if not run.checkpoint.exists():
+            self.console.print(f"the teacher first: {Path(told).name}")
+            run.trained()
+        return str(run.checkpoint)
+
+    def _unlabelled(self, settings: FitSettings) -> Slices | None:
+        """Slices whose labels nobody looks at."""
+        if settings.pretrain == settings.pseudo == "none":
+            return None
+        if not settings.unlabelled:
+            return TableSlices(self.table("train"))
+        source = FolderSource(Path(settings.unlabelled), None)
+        with Bars(console=self.console) as bars:
+            task = bars.add_task("studies without labels")
+            found = SliceDataset(
+                Cached(source, self.cache),
+                source.entries(),
+                tell=lambda at, of: bars.update(task, completed=at, total=of),
+            )
+        for bad in found.bad:
+            self.console.print(f"not learned from: {bad}", style="yellow", highlight=False, soft_wrap=True)
+        if not len(found):
+            raise Unfit(f"fit.unlabelled: {settings.unlabelled} holds no slice that can be learned from")
+        return found
 
     def _keep(self, done: Fitted) -> None:
         """The finished fit, as everything that takes a checkpoint of ours reads it."""
@@ -108,6 +157,7 @@ class Run:
             "losses": done.losses,
         }
         partial = self.checkpoint.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, partial)
         partial.replace(self.checkpoint)
         self.console.print(f"{done.epochs} epochs: loss {done.losses[-1]:.4f}, {done.spent_s:.0f} s")
@@ -124,7 +174,8 @@ class Run:
 
     def exported(self, served: Served) -> None:
         """Write model.onnx, what is declared of it, and both Triton configurations with its operating points."""
-        parity = publish(served, HEAD_CT_LESION, parameters_of(self.calibration), self.models)
+        spec = dataclasses.replace(HEAD_CT_LESION, name=self.recipe.name)
+        parity = publish(served, spec, parameters_of(self.calibration), self.models)
         self.console.print(f"exported {self.model_dir / '1' / 'model.onnx'}; {parity}")
 
     def evaluated(self, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:
@@ -181,7 +232,7 @@ class Run:
             "command": f"triage train --config training/configs/{self.config.name}",
             "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread used",
-            "seed": self.recipe.fit.seed,
+            "seed": self.settings.seed,
             "epochs": state.get("epoch", 0),
             "fit_s": state.get("spent_s", 0.0),
             "parameters": sum(v.numel() for v in state.get("average", {}).values()),
@@ -191,6 +242,15 @@ class Run:
             "training_heads": train.heads,
             "false_alarm_share": self.recipe.false_alarm_share,
         }
+
+    def carded(self, studies: int, real_dicom: Path | None) -> None:
+        """The report as a page, and the model card, from fresh studies that no set of the recipe holds."""
+        file = self.model_dir / "1" / "model.onnx"
+        real = () if real_dicom is None else (real_dicom,)
+        asked = Asked(CARD_SEED, studies, None, None, file, real, None, self.reports, self.cache)
+        evaluation = Evaluation(asked, self.console)
+        evaluation.told(Tier.S)
+        evaluation.write(self.reports)
 
     def demo_heads(self, file: Path) -> None:
         """Render the demo's heads."""

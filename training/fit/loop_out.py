@@ -23,9 +23,11 @@ from training.fit.data import Batches, Unfit
 from training.fit.losses import label_weights
 from training.fit.module import Fitting
 from training.fit.options import FitSettings
+from training.networks.adapters import merged
 
 CHECKPOINT = "fit"
 GRADIENT_NORM = 5.0
+LEAST_GAIN = 1e-4  # of the validation loss: less is no gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def fit(
     fitting = Fitting(network, settings, batches.steps, clock, teacher=teacher, weights=weights)
     trainer = trainer_of(settings, folder, quiet=quiet, epochs=settings.epochs)
     kept = folder / f"{CHECKPOINT}.ckpt" if folder else None
-    with _hushed():
+    with hushed():
         try:
             trainer.fit(
                 fitting,
@@ -91,7 +93,7 @@ def fit(
             if kept and kept.exists() and not fitting.losses:
                 raise Unfit(f"{kept}: cannot be gone on from ({type(fault).__name__}); --fresh starts anew") from fault
             raise
-    found = fitting.average.module.cpu().eval()
+    found = merged(fitting.average.module.cpu()).eval()
     return Fitted(found, len(fitting.losses), fitting.spent_s, fitting.losses)
 
 
@@ -130,7 +132,7 @@ def trainer_of(settings: FitSettings, folder: Path | None, *, quiet: bool, epoch
 def _callbacks(settings: FitSettings, folder: Path | None, *, quiet: bool) -> list[Callback]:
     found: list[Callback] = [_Epochs()]
     if settings.early_stop:
-        found.append(EarlyStopping("validation_loss", patience=settings.early_stop))
+        found.append(EarlyStopping("validation_loss", min_delta=LEAST_GAIN, patience=settings.early_stop))
     if not quiet:
         found.append(RichProgressBar())
     if folder:
@@ -138,7 +140,7 @@ def _callbacks(settings: FitSettings, folder: Path | None, *, quiet: bool) -> li
     return found
 
 
-class _hushed:  # noqa: N801  # a context, read like a word
+class hushed:  # noqa: N801  # a context, read like a word
     """Lightning's advice on workers and devices is for others."""
 
     def __enter__(self) -> None:

@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 BENCHES = {
     "model_speed": "bench.model_speed:model_speed",
     "membership": "bench.membership:membership",
+    "phantom_speed": "bench.phantom_speed:phantom_speed",
 }
 
 

@@ -50,11 +50,14 @@ class BlastCt:
 
     def read(self, study: Study) -> Reading:
         """About a minute a head and core."""
-        classes = self.classes(isotropic(study))
-        marks = onto_slices(np.isin(classes, BLOOD), study)
+        marks = self.blood(study)
         area_mm2 = marks.sum((1, 2)) * study.spacing_mm[1] * study.spacing_mm[2]
         spacing_mm = (study.spacing_mm[1], study.spacing_mm[2])
         return any_reading(study, np.asarray(area_mm2 / (area_mm2 + HALF_MM2), np.float64), marks, spacing_mm)
+
+    def blood(self, study: Study) -> NDArray[np.bool_]:
+        """(n, H, W): what it takes for blood of any kind."""
+        return onto_slices(np.isin(self.classes(isotropic(study)), BLOOD), study)
 
     def classes(self, volume: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Of a volume (z, y, x) in HU at 1 mm."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.account import KEYS, MEANING, NOTICE, small
+from training.phantom.realism import card_lines
 
 TASK = (
     "axial non-contrast head CT: probabilities of any lesion, of intraparenchymal, subdural or epidural, subarachnoid"
@@ -39,6 +40,7 @@ def card(account: Mapping[str, Any]) -> str:
         *_labelled("S", "synthetic, held out: other seeds, and another lesion or scanner family", account["S"]),
         *_real(account["R"]),
         *_labelled("L", "real and labelled", account["L"]),
+        *card_lines(account.get("realism")),
         "## What is known to be weak",
         "",
         *[f"- {line}" for line in (*_weak(account["S"]), *LIMITS)],

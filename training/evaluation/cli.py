@@ -262,6 +262,7 @@ class Evaluation:
             **dict.fromkeys(("S", "L")),
             **{letter: account.section(outcome, name, point) for letter, outcome in self.outcomes.items()},
             "R": {place: account.unlabelled(outcome, name, point) for place, outcome in real.items()},
+            "realism": self._realism(),
         }
         told = _null(told)
         folder.mkdir(parents=True, exist_ok=True)
@@ -269,6 +270,18 @@ class Evaluation:
         _put(stem.with_suffix(".evaluation.json"), json.dumps(told, indent=1, ensure_ascii=False) + "\n", self.console)
         _put(stem.with_suffix(".evaluation.html"), page(told, self.outcomes, name), self.console)
         _put(stem.with_suffix(".card.md"), card(told), self.console)
+
+    def _realism(self) -> dict[str, Any] | None:
+        """What BLAST-CT says of the phantoms themselves; None where it is not given."""
+        if self.asked.blast_ct is None:
+            return None
+        from training.cli import cache_dir  # noqa: PLC0415
+        from training.evaluation.blast_in import BlastCt  # noqa: PLC0415
+        from training.phantom.atlas_in import load_atlas  # noqa: PLC0415
+        from training.phantom.realism import judged, showpieces, summary  # noqa: PLC0415
+
+        atlas = load_atlas(self.asked.cache or cache_dir())
+        return summary(judged(showpieces(self.asked.seed), atlas, BlastCt(self.asked.blast_ct)))
 
     def _facts(self) -> dict[str, Any]:
         from training.evaluation.network_in import runtime_version  # noqa: PLC0415

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.phantom.couch import paint_couch
 from training.phantom.face import paint_below, paint_cavities
-from training.phantom.paint import TEXTURE_PEAK, ball, blend, box_of, filled
+from training.phantom.paint import EDGE_MM, TEXTURE_PEAK, ball, blend, box_of, filled
 from training.phantom.plan import HeadPlan, Point, Spot
 from training.phantom.space import Field, Space
 
@@ -139,9 +139,18 @@ def _paint_coverings(plan: HeadPlan, space: Space, inside: Field, picture: Field
     plaques = plan.falx_calcium * np.clip(space.coarse[2] - 0.4, 0, 1) * 350
     blend(picture, falx, np.maximum(picture, t.sinus_hu + 4 + plaques))
     sheet = (space.y < -28) & (np.hypot(space.x, space.y + 20) > 24)
-    blend(picture, filled(np.abs(above) - s.tentorium_mm / 2) * sheet * inside, np.maximum(picture, t.sinus_hu))
+    sloping = filled(np.abs(above) - s.tentorium_mm / 2, _between_planes(space))
+    blend(picture, sloping * sheet * inside, np.maximum(picture, t.sinus_hu))
     for tube in _sinus_tubes(space, above):
         blend(picture, filled(tube, 2.0) * inside, np.maximum(picture, t.sinus_hu))
+
+
+def _between_planes(space: Space) -> float:
+    """Width of a sloping sheet's border: planes of one slab must not show as parallel lines."""
+    if len(space.z) == 1:
+        return EDGE_MM
+    middle = space.z[:2, space.z.shape[1] // 2, space.z.shape[2] // 2]
+    return float(np.clip(abs(middle[1] - middle[0]) * 1.3, EDGE_MM, 4.0))
 
 
 def _sinus_tubes(space: Space, above: Field) -> tuple[Field, ...]:

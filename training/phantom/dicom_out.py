@@ -187,7 +187,7 @@ def segmentation(drawn: DrawnSeries, images: Sequence[Dataset]) -> highdicom.seg
     if not present:
         return None
     seed = drawn.plan.seed
-    return highdicom.seg.Segmentation(
+    seg = highdicom.seg.Segmentation(
         source_images=images,
         pixel_array=np.stack([(masks >> nth) & 1 for nth in present], -1),
         segmentation_type="BINARY",
@@ -203,6 +203,19 @@ def segmentation(drawn: DrawnSeries, images: Sequence[Dataset]) -> highdicom.seg
         content_label="PLANTED",
         series_description="SYNTHETIC planted lesions",
     )
+    return _of_no_time(seg, images[0], _uid(seed, "dimensions"))
+
+
+def _of_no_time(seg: highdicom.seg.Segmentation, image: Dataset, dimensions: str) -> highdicom.seg.Segmentation:
+    """The library writes the clock and a UID of its own into it; two runs must write the same bytes."""
+    for module in ("Series", "Content", "InstanceCreation"):
+        setattr(seg, f"{module}Date", image.ContentDate)
+        setattr(seg, f"{module}Time", image.ContentTime)
+    for equipment in seg.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = image.ContentDate + image.ContentTime
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    return seg
 
 
 def _segment(number: int, label: str) -> highdicom.seg.SegmentDescription:

@@ -36,7 +36,7 @@ from training.phantom.space import Field, Space, View, sample_space
 
 DRAWN_SIDE = 272
 PLANES_AT_ONCE = 16  # memory stays below 200 MB however long the series is
-PLANE_MM = 2.1  # planes within a slab lie at most this far apart
+PLANE_MM = 1.8  # planes within a slab lie at most this far apart
 LOOKED_EVERY = 8  # drawn pixels: a coarse picture tells where the head is
 OUTSIDE_MM = -60.0  # depth of air, which no formula looks into
 SEEN_SHARE = 0.45  # of a slab: a lesion in half of it is in the slice

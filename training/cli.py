@@ -81,6 +81,26 @@ def evaluate(context: typer.Context, real_dicom: RealDicom = None, real_png: Rea
     context.obj().evaluated(real_dicom, real_png)
 
 
+@app.command()
+def ablate(  # Typer's options
+    context: typer.Context,
+    configs: Annotated[list[Path], typer.Argument(help="Recipes: one row each.", exists=True, dir_okay=False)],
+    seeds: Annotated[int, typer.Option(help="How many seeds of each.", min=1)] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Of every fit, instead of the recipes'.", min=1)] = None,
+    heads: Annotated[int | None, typer.Option(help="To train on, instead of the recipes'.", min=1)] = None,
+    real_dicom: RealDicom = None,
+) -> None:
+    """Fit recipes with several seeds and write the table of what each is worth."""
+    from training.ablation_out import Size, ablated  # noqa: PLC0415  # PyTorch and the rest, only for work
+
+    run: Run = context.obj()
+    try:
+        ablated(configs, Size(seeds, epochs, heads), run, real_dicom)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="CONFIGS") from fault
+    run.console.print(f"wrote {run.reports / 'ablation.md'}", highlight=False, soft_wrap=True)
+
+
 @app.command(name="demo-heads")
 def demo_heads(context: typer.Context, file: Annotated[Path, typer.Argument(help="The .npz to write.")]) -> None:
     """Render the demo's phantom heads (seeds of their own) into one small file."""

@@ -104,7 +104,7 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
         settings = self.settings
         if self.checkpoint.exists():
-            network = made(settings)
+            network: torch.nn.Module = made(settings)
             state = torch.load(self.checkpoint, weights_only=True)
             network.load_state_dict(state["average"])
             return Fitted(network.eval(), state["epoch"], state["spent_s"], state["losses"])

@@ -224,7 +224,7 @@ def test_every_range_bends_and_none_bends_nothing() -> None:
     strong = {"turn_deg": 25, "zoom": 0.3, "shift_mm": 20, "gain": 0.2, "offset_hu": 20, "noise_hu": 20, "blur": 1.0}
     strong |= {"shading_hu": 20, "flip": 1.0, "crop_mm": 60, "contrast": 0.4, "motion_mm": 15}
     for name, reach in strong.items():
-        image, target = seen(dataclasses.replace(NONE, **{name: reach}))  # type: ignore[arg-type]
+        image, target = seen(dataclasses.replace(NONE, **{name: reach}))
         assert float((image - plain).abs().mean()) > 0.01, name
         inside = image[:, None][target > 0]
         assert name in {"offset_hu", "gain", "shading_hu", "noise_hu", "contrast"} or float(inside.mean()) > 45, name

@@ -43,7 +43,7 @@ def produced(tmp_path_factory: pytest.TempPathFactory, atlas: Atlas) -> Path:
     recipe = TINY + "".join(SET.format(name=name, seed=seed) for name, seed in sets)
     (folder / "tiny.toml").write_text(recipe, "utf-8")
     told = ["--config", "tiny.toml", "--cache", "cache", "--models", "models", "--reports", "reports"]
-    absolute = [str(folder / part) if nth % 2 else part for nth, part in enumerate(told)]
+    absolute = ["--studies", "2"] + [str(folder / part) if nth % 2 else part for nth, part in enumerate(told)]
     done = CliRunner().invoke(app, absolute, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return folder
@@ -69,6 +69,36 @@ def test_a_run_writes_a_report_with_intervals_and_the_baseline(produced: Path) -
     for judged in figures["synthetic"].values():
         assert len(judged["auc"]) == len(judged["auc_hu_threshold"]) == 3
     assert (produced / "reports" / "head_ct_lesion_roc.png").stat().st_size > 1000
+
+
+def test_a_run_ends_with_a_card_from_studies_of_its_own(produced: Path) -> None:
+    """The page, the figures and the card stand beside the report; the card says what it was made from."""
+    reports = produced / "reports"
+    assert "triage evaluate --seed 0 --studies 2" in (reports / "head_ct_lesion.card.md").read_text("utf-8")
+    assert json.loads((reports / "head_ct_lesion.evaluation.json").read_text("utf-8"))["S"]
+    assert (reports / "head_ct_lesion.evaluation.html").stat().st_size > 10_000
+
+
+def test_recipes_are_compared_over_seeds_and_nothing_is_fitted_twice(produced: Path) -> None:
+    """Two recipes with two seeds make a row each with its range; a second call trains nothing."""
+    (produced / "warm.toml").write_text('base = "tiny.toml"\nfit.warm_up = 0.5\n', "utf-8")
+    told = ["--config", "tiny.toml", "--cache", "cache", "--reports", "reports", "ablate", "tiny.toml", "warm.toml"]
+    absolute = [str(produced / part) if nth not in {0, 2, 4, 6} else part for nth, part in enumerate(told)]
+    times = []
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*absolute, "--seeds", "2"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        fits = (produced / "cache" / "fits").glob("*.pt")
+        times.append({file.name: file.stat().st_mtime_ns for file in fits})
+    assert len(times[0]) == 4
+    assert times[0] == times[1]
+    lines = (produced / "reports" / "ablation.md").read_text("utf-8").splitlines()
+    rows = [line for line in lines if line.startswith(("| tiny | 2 |", "| warm | 2 |"))]
+    assert len(rows) == 2
+    assert all("–" in row for row in rows)
+    figures = json.loads((produced / "reports" / "ablation.json").read_text("utf-8"))["trials"]
+    assert [(one["option"], one["seed"]) for one in figures] == [("tiny", 1), ("tiny", 2), ("warm", 1), ("warm", 2)]
+    assert all(0 <= one["held_out.auc"] <= 1 for one in figures)
 
 
 def test_a_second_run_draws_nothing_again(produced: Path) -> None:

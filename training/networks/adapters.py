@@ -20,14 +20,10 @@ class Adapted(nn.Module):
     def __init__(self, conv: nn.Conv2d, rank: int) -> None:
         super().__init__()
         self.conv = conv.requires_grad_(requires_grad=False)
-        self.narrow = nn.Conv2d(
-            conv.in_channels,
-            rank,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            bias=False,  # type: ignore[arg-type]
-        )
+        self.narrow = copy.deepcopy(conv)  # the same geometry, but
+        self.narrow.weight = nn.Parameter(torch.empty(rank, *conv.weight.shape[1:]))
+        self.narrow.bias, self.narrow.out_channels = None, rank
+        nn.init.kaiming_uniform_(self.narrow.weight, a=5**0.5)
         self.wide = nn.Conv2d(rank, conv.out_channels, 1, bias=False)
         nn.init.zeros_(self.wide.weight)
 

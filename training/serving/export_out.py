@@ -29,7 +29,8 @@ LARGEST_BATCH, SMALLEST_SIDE, LARGEST_SIDE = 16, 64, 1024
 
 
 class _Calibrated(Protocol):
-    thresholds: Mapping[str, float]
+    @property
+    def thresholds(self) -> Mapping[str, float]: ...
 
 
 def parameters_of(calibrated: _Calibrated) -> dict[str, str]:

@@ -27,7 +27,8 @@ from training.serving.parity import compare
 from training.serving.session_in import answers, session
 from training.serving.verify_call import feeds_of, verified
 
-BLAST = Path(os.environ.get("TRIAGE_BLAST_CT", "/work/shared/models/blast-ct/model_1.pt"))
+BESIDE = Path(__file__).parents[3] / "shared" / "models" / "blast-ct" / "model_1.pt"  # beside the clone
+BLAST = Path(os.environ.get("TRIAGE_BLAST_CT") or BESIDE)
 DEEPBET, DEEPBET_SHA256 = "deepbet==1.0.2", "1999e2ea00ec48f6233b95b96f3901a962d3f70431c63aeb985e8a49a198473c"  # MIT
 SMALL = GOOD.replace("dims = [1]", "dims = [4]")
 

@@ -38,6 +38,7 @@ DEEP_SITES: tuple[Point, ...] = ((22, -2, 4), (26, 8, 2), (12, -18, 8), (0, -28,
 SHIFT_REACH_MM = 48.0  # to the midline
 SETTLED_FROM = 0.6
 CHRONIC_HU = (6.0, 42.0)  # weeks old, to isodense
+SULCI_FILLED = 1.8  # blood spreads a narrow sulcus: more of it is seen than of the clear fluid before
 TRUE_FROM = 0.5  # a sample belongs to a lesion from this share on
 
 
@@ -238,7 +239,7 @@ def _paint_subarachnoid(plan: HeadPlan, lesion: Lesion, space: Space, picture: F
     region = filled(ball(space, lesion.centre_mm, lesion.radius_mm) + _wobble(lesion, space), 10.0)
     ventricle = filled(space.ventricle - plan.shape.ventricle_growth_mm)
     csf = csf_fraction(plan, space) * (1 - ventricle) * _within(space)
-    csf *= (picture < 120) & (space.depth > 0.8)
+    csf = np.clip(SULCI_FILLED * csf - 0.1, 0, 1) * ((picture < 120) & (space.depth > 0.8))
     blood = lesion.hu - plan.tissue.csf_hu * 0.3
     picture += region * csf * np.maximum(blood - plan.tissue.csf_hu, 0)
     return np.asarray(np.minimum(region * 1.2, 1) * csf, np.float32) * 1.2

@@ -21,7 +21,7 @@ from training.phantom.couch import paint_couch
 from training.phantom.lesions import CHANNEL_OF, HELD_OUT_KINDS, Lesion, paint_each, plan_lesions
 from training.phantom.lesions import KINDS as TRAINED_KINDS
 from training.phantom.plan import HeadPlan, plan_head
-from training.phantom.render import TABLE_MM, labels_of
+from training.phantom.render import TABLE_MM, bleed_extent, labels_of
 from training.phantom.scanner import (
     HELD_OUT_FAMILY,
     HIGHEST_HU,
@@ -135,14 +135,15 @@ def plan_series(seed: int, wish: Wish = Wish()) -> SeriesPlan:
     spacing_mm = slab_mm * float(rng.choice([1.0, 1.0, 1.0, 0.5, rng.uniform(0.6, 1.0), rng.uniform(1.0, 1.4)]))
     wide_mm = float(rng.choice([rng.uniform(210, 256), rng.uniform(195, 350)], p=[0.85, 0.15]))
     tilted, lossy, doubled = (rng.random(3) < ODD_SHARES) & (not wish.plain)
-    z_mm = _positions(rng, wish.slices, spacing_mm)
+    lesions = lesions_of(seed, wish)
+    z_mm = _positions(rng, wish.slices, spacing_mm, lesions)
     kept, missing = _gaps(rng, z_mm) if lossy else (z_mm, 0)
     # Thin slices get fewer photons.
     quiet = replace(scanner, slab_mm=slab_mm, noise_hu=scanner.noise_hu * float(np.clip((4 / slab_mm) ** 0.4, 0.9, 2)))
     return SeriesPlan(
         seed=seed,
         head=head,
-        lesions=lesions_of(seed, wish),
+        lesions=lesions,
         scanner=quiet,
         spacing_mm=spacing_mm,
         z_mm=kept,
@@ -193,10 +194,12 @@ def _thickness(rng: Generator) -> float:
     return float(rng.choice([mm for mm in USUAL_MM if low <= mm <= high]))
 
 
-def _positions(rng: Generator, slices: int | None, spacing_mm: float) -> tuple[float, ...]:
+def _positions(rng: Generator, slices: int | None, spacing_mm: float, lesions: tuple[Lesion, ...]) -> tuple[float, ...]:
     low, high = rng.uniform(*LOWEST_MM), rng.uniform(*HIGHEST_MM)
-    if slices is not None:  # centred on what a routine scan covers
-        low = (low + high) / 2 - spacing_mm * (slices - 1) / 2
+    if slices is not None:  # a wished number lies around the lesion, or where a routine scan has its middle
+        short = lesions and spacing_mm * slices < high - low
+        middle = sum(bleed_extent(lesions)) / 2 if short else (low + high) / 2
+        low = middle - spacing_mm * (slices - 1) / 2
     count = slices or int(np.clip((high - low) / spacing_mm, 1, LONGEST))
     return tuple(float(low + nth * spacing_mm) for nth in range(count))
 

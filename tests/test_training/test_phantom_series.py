@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage, SegmentationStorage
 from typer.testing import CliRunner
 
@@ -186,11 +187,11 @@ def test_metal_and_dense_bone_leave_streaks_and_soft_slices_none() -> None:
 
 
 class Threshold:
-    """A judge that takes what is 50 to 100 HU within a box for blood."""
+    """A judge that takes what is 56 to 100 HU for blood, and much bone's border with it."""
 
-    def blood(self, study: Study) -> np.ndarray:
+    def blood(self, study: Study) -> NDArray[np.bool_]:
         """(n, H, W)."""
-        return (study.hu > 56) & (study.hu < 100)
+        return np.asarray((study.hu > 56) & (study.hu < 100))
 
 
 def test_realism_compares_each_bleed_with_its_twin(drawn: DrawnSeries, atlas: Atlas) -> None:

@@ -99,7 +99,7 @@ def _jaws(plan: HeadPlan, space: Space, picture: Field) -> None:
         np.maximum(np.abs(np.hypot(part.x / 33, (part.y - 24) / 48) - 1) * 33 - 5, np.abs(part.z + 108) - 11)
     )
     blend(seen, upper * front, t.diploe_hu + 200)
-    blend(seen, lower * (part.y > 5) * (seen > -300), np.float32(t.diploe_hu + 350))
+    blend(seen, lower * (part.y > 5) * (seen > -300), t.diploe_hu + 350)
     angle = np.arctan2(part.x, part.y - 38)
     between = np.abs(np.sin(angle * 9)) * 4  # sixteen teeth an arch
     crowns = filled(np.maximum(np.maximum(bow - 4, np.abs(part.z + 90) - 6), 1.6 - between))

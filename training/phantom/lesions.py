@@ -239,7 +239,7 @@ def _paint_subarachnoid(plan: HeadPlan, lesion: Lesion, space: Space, picture: F
     region = filled(ball(space, lesion.centre_mm, lesion.radius_mm) + _wobble(lesion, space), 10.0)
     ventricle = filled(space.ventricle - plan.shape.ventricle_growth_mm)
     csf = csf_fraction(plan, space) * (1 - ventricle) * _within(space)
-    csf = np.clip(SULCI_FILLED * csf - 0.1, 0, 1) * ((picture < 120) & (space.depth > 0.8))
+    csf = np.asarray(np.clip(SULCI_FILLED * csf - 0.1, 0, 1) * ((picture < 120) & (space.depth > 0.8)), np.float32)
     blood = lesion.hu - plan.tissue.csf_hu * 0.3
     picture += region * csf * np.maximum(blood - plan.tissue.csf_hu, 0)
     return np.asarray(np.minimum(region * 1.2, 1) * csf, np.float32) * 1.2

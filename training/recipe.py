@@ -7,13 +7,13 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from training.fit.options import Count, FitSettings, Share, Some
 
-GENERATOR_VERSION = 3  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
+GENERATOR_VERSION = 4  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,18 @@ class SliceSet:
 
 
 @dataclass(frozen=True)
+class RealData:
+    """A labelled data set to learn from, in one of the layouts of training.data.sources; split by patient."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layout: Literal["rsna", "cq500", "physionet", "folder"]
+    path: str  # beside the recipe, unless absolute
+    labels: str = ""  # another table than the layout's own; for a folder the only one
+    phantoms: bool = True  # learn from the phantom sets as well
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything `triage train` needs."""
 
@@ -49,6 +61,7 @@ class Recipe:
     false_alarm_share: Share  # of bleed-free validation slices, at which the threshold of `any` is set
     sets: dict[str, SliceSet]
     fit: FitSettings
+    data: RealData | None = None
     variant: str = ""  # of which base this is an experiment: its products never go where the base's go
 
 

@@ -122,11 +122,14 @@ def _orbit(plan: HeadPlan, space: Space, picture: Field, side: int) -> None:
     if box is None:
         return
     t, part, seen = plan.tissue, space.part(box), picture[box]
-    wall = ball(part, (side * 31, 58, -38), (17, 26, 16))
-    blend(seen, filled(np.abs(wall) - 0.9) * (part.y < 74), 700.0)
-    blend(seen, filled(wall), t.fat_hu + 8)
-    for across, up in ((10, 0), (-9, 0), (0, 9), (0, -9)):  # four straight muscles
-        muscle = ball(part, (side * (29 + across * 0.8), 52, -38 + up * 0.8), (2.0, 17, 2.0))
+    opening = np.clip((part.y - 28) / 38, 0, 1) ** 0.8  # a cone whose tip lies at the optic canal
+    across = part.x - side * (17 + 0.32 * (part.y - 28))
+    wall = np.hypot(across, part.z + 38) - 16.5 * opening
+    wall = np.maximum(np.maximum(wall, 28 - part.y), part.y - 86).astype(np.float32)
+    blend(seen, filled(np.abs(wall) - 0.8) * (part.y < 70) * (seen > -300), t.diploe_hu + 250)
+    blend(seen, filled(wall) * (seen > -300), t.fat_hu + 8)
+    for aside, up in ((10, 0), (-9, 0), (0, 9), (0, -9)):  # four straight muscles
+        muscle = ball(part, (side * (28 + aside * 0.8), 52, -38 + up * 0.8), (2.0, 17, 2.0))
         blend(seen, filled(muscle) * filled(wall), 45.0)
     nerve = np.hypot(part.x - side * (26 + 0.12 * (part.y - 40)), part.z + 38) - 2.2
     blend(seen, filled(nerve) * (part.y > 32) * (part.y < 64) * filled(wall), 35.0)
@@ -143,7 +146,7 @@ def _cell(plan: HeadPlan, space: Space, picture: Field, nth: int, cell: Spot) ->
     part, seen = space.part(box), picture[box]
     head = (seen > -300).astype(np.float32)
     distance = ball(part, cell.centre_mm, cell.radius_mm) + 1.5 * part.coarse[0]
-    blend(seen, filled(np.abs(distance - 0.7) - 0.6) * head, plan.tissue.diploe_hu + 300)
+    blend(seen, filled(np.abs(distance - 0.7) - 0.45) * head, plan.tissue.diploe_hu + 150)
     air = AIR_HU if nth not in plan.opaque_cells else plan.tissue.csf_hu + 12
     septa = filled(0.35 - np.abs(part.fine[0]), 0.3) if nth in SEPTATED else 0.0
     blend(seen, filled(distance) * (1 - 0.8 * septa) * head, air)

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,16 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress as Bars
+from torch.utils.data import DataLoader
 
 from contracts.tensors import HEAD_CT_LESION
 from training import demo_out
 from training.data.cache_out import Cached
 from training.data.dataset import SliceDataset
 from training.data.folder_in import FolderSource
+from training.data.sources import open_source
+from training.data.splits import split
+from training.data.study import GRAZED, Entry, StudySource
 from training.evaluation.calibration import calibrate
 from training.evaluation.cli import Asked, Evaluation, Tier
 from training.evaluation.pictures import roc_picture, sheet, tile
@@ -31,7 +36,7 @@ from training.evaluation.slices import NEIGHBOURS, choose_blood_hu, in_a_row, ju
 from training.evaluation.threshold import blood_areas_mm2
 from training.evaluation.training_report import markdown, without_nan
 from training.fit.augment import plain_grid
-from training.fit.data import Batches, Slices, TableSlices, Unfit
+from training.fit.data import Batches, Joined, Slices, TableSlices, Unfit, collated
 from training.fit.loop_out import Fitted, fit
 from training.fit.options import FitSettings
 from training.fit.start_out import absolute, made, started, teacher_of
@@ -40,11 +45,13 @@ from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
 from training.phantom.render import LABELS
 from training.real_in import read_dicom_folder, read_png_folder
-from training.recipe import Recipe
+from training.recipe import RealData, Recipe
 from training.recipe_in import load_recipe
 from training.serving.export_out import parameters_of, publish
 from training.slices_out import SliceTable, draw_slices
 
+SPLIT_SEED = 0  # of real data: the same patients are held out whatever seed a fit has
+CALIBRATION_BATCH = 16
 CARD_SEED = 0  # of `triage evaluate`: what its default is
 SHOWN_SLICES = 30  # in the report's contact sheet
 
@@ -74,7 +81,8 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """Named by sets and settings: another recipe never goes on from it."""
-        told = json.dumps([self.recipe.sets["train"].key, asdict(self.settings)], sort_keys=True)
+        data = None if self.recipe.data is None else asdict(self.recipe.data)
+        told = json.dumps([self.recipe.sets["train"].key, asdict(self.settings), data], sort_keys=True)
         return self.cache / "fits" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.pt"
 
     def atlas(self) -> Atlas:
@@ -112,8 +120,7 @@ class Run:
         teacher = teacher_of(taught) if settings.teacher else None
         other = self._unlabelled(settings)
         network = started(settings, other, tell=self.console.print)
-        validation = TableSlices(self.table("validation"))
-        batches = Batches(TableSlices(self.table("train")), validation, settings, other)
+        batches = Batches(self.slices("train"), self.slices("validation"), settings, other)
         done = fit(network, batches, settings, folder=folder, teacher=teacher)
         self._keep(done)
         return done
@@ -128,6 +135,40 @@ class Run:
             run.trained()
         return str(run.checkpoint)
 
+    def slices(self, part: str) -> Slices:
+        """What is learned from, or validated and calibrated on: phantoms, and the recipe's real data."""
+        data = self.recipe.data
+        drawn = [] if data is not None and not data.phantoms else [TableSlices(self.table(part))]
+        real = [] if data is None else [self._real(data, part)]
+        return Joined([*drawn, *real]) if len(drawn + real) > 1 else (drawn + real)[0]
+
+    def _real(self, data: RealData, part: str) -> SliceDataset:
+        beside = self.config.parent
+        labels = beside / data.labels if data.labels else None
+        source = open_source(data.layout, (beside / data.path).absolute(), labels)
+        entries = source.entries()
+        for doubt in source.doubts():
+            self._warn(f"{doubt.file}: {doubt.sentence}")
+        try:
+            kept = split([entry for entry in entries if entry.any is not None], SPLIT_SEED)[part]
+        except ValueError as fault:
+            raise Unfit(f"data.path: {data.path}: {fault}") from fault
+        return self._read(source, kept, f"real studies of set {part}", f"data.path: {data.path}, set {part}")
+
+    def _read(self, source: StudySource, entries: Sequence[Entry], what: str, named: str) -> SliceDataset:
+        with Bars(console=self.console) as bars:
+            task = bars.add_task(what, total=len(entries))
+            kept = Cached(source, self.cache)
+            found = SliceDataset(kept, entries, tell=lambda at, of: bars.update(task, completed=at, total=of))
+        for bad in found.bad:
+            self._warn(f"not learned from: {bad}")
+        if not len(found):
+            raise Unfit(f"{named} holds no slice that can be learned from")
+        return found
+
+    def _warn(self, sentence: str) -> None:
+        self.console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+
     def _unlabelled(self, settings: FitSettings) -> Slices | None:
         """Slices whose labels nobody looks at."""
         if settings.pretrain == settings.pseudo == "none":
@@ -135,18 +176,7 @@ class Run:
         if not settings.unlabelled:
             return TableSlices(self.table("train"))
         source = FolderSource(Path(settings.unlabelled), None)
-        with Bars(console=self.console) as bars:
-            task = bars.add_task("studies without labels")
-            found = SliceDataset(
-                Cached(source, self.cache),
-                source.entries(),
-                tell=lambda at, of: bars.update(task, completed=at, total=of),
-            )
-        for bad in found.bad:
-            self.console.print(f"not learned from: {bad}", style="yellow", highlight=False, soft_wrap=True)
-        if not len(found):
-            raise Unfit(f"fit.unlabelled: {settings.unlabelled} holds no slice that can be learned from")
-        return found
+        return self._read(source, source.entries(), "studies without labels", f"fit.unlabelled: {settings.unlabelled}")
 
     def _keep(self, done: Fitted) -> None:
         """The finished fit, as everything that takes a checkpoint of ours reads it."""
@@ -165,9 +195,12 @@ class Run:
     def calibrated(self, trunk: torch.nn.Module) -> Served:
         """Probabilities that are frequencies, and operating points, from the validation set."""
         served = Served(trunk).eval()
-        table = self.table("validation")
-        logits = np.concatenate([_logits(served, table, at) for at in range(0, len(table.hu), 16)])
-        self.calibration = calibrate(logits, table.labels, self.recipe.false_alarm_share)
+        logits, labels = _answers(served, self.slices("validation"))
+        if not {0.0, 1.0} <= set(labels[:, 0].tolist()):
+            raise Unfit(
+                "data: the validation part lacks slices with, or without, a bleed: nothing can be calibrated on it"
+            )
+        self.calibration = calibrate(logits, labels, self.recipe.false_alarm_share)
         served.scale.copy_(torch.tensor(self.calibration.scale))
         served.offset.copy_(torch.tensor(self.calibration.offset))
         return served
@@ -257,12 +290,14 @@ class Run:
         demo_out.write_demo_heads(file, self.atlas(), self.console.print)
 
 
-def _logits(served: Served, table: SliceTable, at: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Raw logits (16, 6) through the served preprocessing."""
-    hu = torch.from_numpy(table.hu[at : at + 16].astype(np.float32)).half()
-    spacing = torch.from_numpy(table.pitch_mm[at : at + 16])[:, None].repeat(1, 2)
-    with torch.no_grad():
-        return np.asarray(served.trunk(served.grid(hu, spacing))[0].numpy(), np.float64)
+def _answers(served: Served, slices: Slices) -> tuple[np.ndarray[Any, np.dtype[np.float64]], Any]:
+    """Raw logits (n, 6) through the served preprocessing, and labels (n, 6), where 0.5 is not asked."""
+    found, asked = [], []
+    for batch in DataLoader(slices, CALIBRATION_BATCH, collate_fn=collated):
+        with torch.no_grad():
+            found.append(served.trunk(served.grid(batch["hu"][:, 0].half(), batch["pitch_mm"]))[0].double().numpy())
+        asked.append(torch.nan_to_num(batch["labels"], GRAZED).numpy())
+    return np.concatenate(found), np.concatenate(asked)
 
 
 def _false_alarms(model: OnnxModel, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """`triage train` from recipe to report, small; and the demo's heads."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from contracts.errors import TriageError
+from tests.test_training.data_cases import write_folder, write_rsna
 from training.cli import app
 from training.demo_out import FIRST_SEED, STEPS_HU, _coarse, _suitable
 from training.onnx_in import OnnxModel
 from training.phantom.atlas_in import Atlas
+from training.recipe_in import load_recipe
+from training.run_out import Run
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -99,6 +105,67 @@ def test_recipes_are_compared_over_seeds_and_nothing_is_fitted_twice(produced: P
     figures = json.loads((produced / "reports" / "ablation.json").read_text("utf-8"))["trials"]
     assert [(one["option"], one["seed"]) for one in figures] == [("tiny", 1), ("tiny", 2), ("warm", 1), ("warm", 2)]
     assert all(0 <= one["held_out.auc"] <= 1 for one in figures)
+
+
+def experiment(produced: Path, name: str, lines: str) -> Run:
+    """A recipe over the tiny one, on its cache."""
+    file = produced / f"{name}.toml"
+    file.write_text(f'base = "tiny.toml"\n{lines}\n', "utf-8")
+    console = Console(record=True, width=200)
+    return Run(load_recipe(file), produced / "cache", produced / "models", produced / "reports", console, file)
+
+
+def test_real_data_are_learned_from_beside_phantoms_and_split_by_patient(produced: Path) -> None:
+    """Studies in a public layout: in training and in calibration, no patient in both; the fit is one of its own."""
+    kinds = [frozenset(), frozenset({"any", "subdural"}), frozenset(), frozenset()]
+    write_rsna(produced / "rsna", {f"{nth}": kinds if nth % 2 else [frozenset()] * 4 for nth in range(1, 9)})
+    run = experiment(produced, "real", '[data]\nlayout = "rsna"\npath = "rsna"')
+    parts = {part: run.slices(part) for part in ("train", "validation")}
+    phantoms = len(run.table("train").hu)
+    assert len(parts["train"]) > phantoms
+    patients = [{entry.patient for entry in part.datasets[1].studies} for part in parts.values()]  # type: ignore[union-attr]
+    assert patients[0]
+    assert not patients[0] & patients[1]
+    served = run.fitted()
+    assert np.isfinite(served.scale.numpy()).all()
+    plain = load_recipe(produced / "tiny.toml")
+    assert run.checkpoint != dataclasses.replace(run, recipe=plain, tables={}).checkpoint
+
+
+def test_studies_without_labels_are_learned_from(produced: Path) -> None:
+    """A folder of DICOM without a table shapes the network first and teaches it during the fit."""
+    write_folder(produced / "unlabelled", {1: None, 2: None})
+    lines = 'fit.unlabelled = "unlabelled"\nfit.pretrain = "masked"\nfit.pretrain_epochs = 1\nfit.pseudo = "threshold"'
+    run = experiment(produced, "unlabelled_too", lines)
+    done = run.trained()
+    assert np.isfinite(done.losses).all()
+    assert "pre-trained (masked)" in run.console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('fit.pseudo = "threshold"\nfit.unlabelled = "nowhere"', "nowhere"),
+        ('[data]\nlayout = "rsna"\npath = "nowhere"', "nowhere"),
+        ('fit.teacher = "nowhere.toml"', r"nowhere\.toml"),
+    ],
+)
+def test_data_that_are_not_there_are_named(lines: str, told: str, produced: Path) -> None:
+    """Before a step is made."""
+    with pytest.raises((TriageError, ValueError), match=told):
+        experiment(produced, "missing", lines).trained()
+
+
+def test_a_student_learns_from_a_teacher_that_is_trained_first(produced: Path) -> None:
+    """The teacher's recipe is run where its weights are not there yet, and found the second time."""
+    teacher = 'fit.network = "teacher"\nfit.widths = [8, 8, 8]'
+    (produced / "big.toml").write_text(f'base = "tiny.toml"\n{teacher}\n', "utf-8")
+    run = experiment(produced, "small", 'fit.teacher = "big.toml"')
+    assert np.isfinite(run.trained().losses).all()
+    assert "the teacher first" in run.console.export_text()
+    again = experiment(produced, "small", 'fit.teacher = "big.toml"\nfit.distil = 0.9')
+    again.trained()
+    assert "the teacher first" not in again.console.export_text()
 
 
 def test_a_second_run_draws_nothing_again(produced: Path) -> None:

@@ -16,7 +16,7 @@ from training.fit.options import NONE, Ranges
 from training.preprocess import AIR_HU, GRID_PITCH_MM, GRID_SIZE
 from training.slices_out import SliceTable
 
-__all__ = ["NONE", "Ranges", "bent", "centroids_mm", "plain_grid", "reshaped", "to_grid"]
+__all__ = ["NONE", "Ranges", "bent", "centroids_mm", "coarser", "plain_grid", "reshaped", "to_grid"]
 FINEST_MM = 0.65  # pixels finer than this are averaged first: sampling the grid from them would alias
 BRAIN_HU = 34.0  # about which contrast is spread
 
@@ -46,7 +46,7 @@ def reshaped(
 ) -> tuple[Tensor, Tensor]:
     """The geometry alone: turned, scaled, shifted, mirrored, cropped."""
     both = pitch_mm[:, None].repeat(1, 2) if pitch_mm.ndim == 1 else pitch_mm
-    hu, masks, both = _coarser(hu, masks, both)
+    hu, masks, both = coarser(hu, masks, both)
     grid = _sampling_grid(hu, both, ranges, draw)
     image = grid_sample(hu[:, None] - AIR_HU, grid, padding_mode="zeros", align_corners=False)[:, 0] + AIR_HU
     target = grid_sample(masks, grid, padding_mode="zeros", align_corners=False)
@@ -74,8 +74,8 @@ def plain_grid(table: SliceTable, rows: NDArray[np.intp]) -> tuple[Tensor, Tenso
     return to_grid(hu, masks, torch.from_numpy(table.pitch_mm[rows]), NONE, torch.Generator().manual_seed(0))
 
 
-def _coarser(hu: Tensor, masks: Tensor, pitch_mm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of fine pixels averaged to at least FINEST_MM; a mask keeps whatever it touches."""
+def coarser(hu: Tensor, masks: Tensor, pitch_mm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slices of fine pixels averaged to at least FINEST_MM; a mask keeps whatever it touches."""
     times = int(2 * FINEST_MM / float(pitch_mm.max()))
     if times < 2:
         return hu, masks, pitch_mm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning
@@ -11,10 +11,11 @@ import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
 from contracts.errors import TriageError
 from training.data.dataset import Item, SliceDataset, padded_batch
+from training.fit.augment import coarser
 from training.fit.options import FitSettings
 from training.slices_out import SliceTable
 
@@ -52,7 +53,26 @@ class TableSlices(Dataset[Item]):
         }
 
 
-Slices = TableSlices | SliceDataset
+class Joined(ConcatDataset[Item]):
+    """Phantoms and real slices as one."""
+
+    def __init__(self, parts: Sequence[TableSlices | SliceDataset]) -> None:
+        super().__init__(parts)
+        self.labels: NDArray[np.float32] = np.concatenate([part.labels for part in parts])
+
+
+Slices = TableSlices | SliceDataset | Joined
+
+
+def collated(items: Sequence[Item]) -> Item:
+    """Slices of any matrix in one batch, those of fine pixels averaged first (see `coarser`)."""
+    return padded_batch([_coarse(item) for item in items])
+
+
+def _coarse(item: Item) -> Item:
+    marks = torch.cat([item["masks"], item["bleed"]])[None]
+    hu, marks, pitch_mm = coarser(item["hu"][:1], marks, item["pitch_mm"][None])
+    return {**item, "hu": hu, "masks": marks[0, :-1], "bleed": marks[0, -1:], "pitch_mm": pitch_mm[0]}
 
 
 class Order(Sampler[int]):
@@ -134,7 +154,7 @@ class Batches(lightning.LightningDataModule):
         return CombinedLoader(loaders, "min_size")
 
     def _loader(self, slices: Slices, order: Order) -> DataLoader[Item]:
-        return DataLoader(slices, self._settings.batch_size, sampler=order, drop_last=True, collate_fn=padded_batch)
+        return DataLoader(slices, self._settings.batch_size, sampler=order, drop_last=True, collate_fn=collated)
 
     def val_dataloader(self) -> Any:
         """In order; each process its part."""
@@ -142,7 +162,7 @@ class Batches(lightning.LightningDataModule):
             return []
         rank, world = _world()
         rows = torch.utils.data.Subset(self._validation, range(rank, len(self._validation), world))
-        return DataLoader(rows, VALIDATION_BATCH, collate_fn=padded_batch)
+        return DataLoader(rows, VALIDATION_BATCH, collate_fn=collated)
 
 
 def _world() -> tuple[int, int]:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__, formatter_class=_AsWritten)
     add = parser.add_argument
-    add("--fault", action="append", metavar="NAME", choices=FAULTS, help="one fault; repeatable (default: all)")
+    add("--fault", nargs="+", action="extend", metavar="NAME", choices=FAULTS, help="one fault or more (default: all)")
     add("--seed", type=int, default=1, metavar="N", help="the first seed (default: 1)")
     add("--runs", type=int, default=1, metavar="N", help="so many seeds of each fault: seed, seed+1, … (default: 1)")
     add("--hold", type=float, default=1.0, metavar="X", help="outages X times as long (default: 1; 60 s of no broker)")

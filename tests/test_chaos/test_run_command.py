@@ -75,7 +75,7 @@ def test_a_violation_is_exit_status_1(
 ) -> None:
     """One violated run among others is enough, and its sentence is shown."""
     monkeypatch.setattr(MadeUp, "violated", ("kill_redis",))
-    assert run(tmp_path / "runs", "--fault", "kill_worker", "--fault", "kill_redis") == 1
+    assert run(tmp_path / "runs", "--fault", "kill_worker", "kill_redis") == 1
     assert "I1 lost" in capsys.readouterr().err
 
 

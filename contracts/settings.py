@@ -135,6 +135,10 @@ class ProducerSettings(Section):
     commitment_pending_bytes: Bytes = Field(
         64 * MIB, description="requests whose report is owed, held in memory; above it 0x0213"
     )
+    commitment_pending_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="of commitment_pending_bytes for one remote address at most: who never takes a report leaves room",
+    )
     commitment_wait_s: Seconds = Field(
         300.0, description="an instance that cannot be proven durable within that time is reported as failed (0x0110)"
     )

@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 
 from contracts.errors import PeerAway, PeerError, SettingsError
 from contracts.hooks import Happening, Hooks
+from producer.commitment import ADDRESS
 from producer.commitment_desk import Desk
 
 PEER = "kafka"
@@ -98,7 +99,9 @@ class CommitmentLog:
             self._desk.reported(record.partition, record.key or b"")
         else:
             since_s = max(record.timestamp, 0) / 1000.0
-            self._desk.asked(record.partition, record.key or b"", record.offset, record.value, since_s)
+            address = dict(record.headers or ()).get(ADDRESS) or b""
+            key, where = record.key or b"", address.decode("ascii", "replace")
+            self._desk.asked(record.partition, key, record.offset, record.value, since_s, where)
 
     def _reach(self, consumer: Any) -> None:
         if self._new:

@@ -30,6 +30,7 @@ from producer.commitment_reports import Reports, Rules
 from producer.commitment_service import Commitment
 from producer.commitment_table_call import Table
 from producer.intake import Accepted
+from producer.memory import Budget
 from producer.stamp_call import monotonic_s, now_s
 
 SETTLE_S = 0.5  # a requestor that hangs up after its request does so within that time: it is called, not raced
@@ -50,7 +51,7 @@ def build(settings: Settings, log: Log, hooks: Hooks) -> Parts:
     doors, topic = settings.producer, topics_of(settings.kafka).commitments
     if not doors.commitment:
         return Parts()
-    desk = Desk(monotonic_s, SETTLE_S, doors.commitment_pending_bytes)
+    desk = Desk(monotonic_s, SETTLE_S, Budget(doors.commitment_pending_bytes, doors.commitment_pending_share))
     append = Append(log, topic, desk, settings.kafka.ack_timeout_s)
     table = _table(doors.commitment_index)
     index = Index(_broker(settings), table, hooks)

@@ -45,14 +45,15 @@ class Requestor:
         return status, None
 
     @contextmanager
-    def association(self, address: tuple[str, int], *contexts: Pair) -> Iterator[Any]:
-        """With storage commitment and those contexts; released at the end."""
+    def association(self, address: tuple[str, int], *contexts: Pair, bind: str = "127.0.0.1") -> Iterator[Any]:
+        """With storage commitment and those contexts, from that address; released at the end."""
         entity = AE(ae_title=TITLE)
         entity.network_timeout, entity.dimse_timeout = None, PATIENCE_S
         entity.add_requested_context(StorageCommitmentPushModel)
         for sop_class, syntax in contexts:
             entity.add_requested_context(sop_class, syntax)
-        peer = entity.associate(*address, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told)])
+        handlers = [(evt.EVT_N_EVENT_REPORT, self.told)]
+        peer = entity.associate(*address, evt_handlers=handlers, bind_address=(bind, 0))
         assert peer.is_established
         self.asked_on.append(peer)
         try:

@@ -307,7 +307,7 @@ def test_wrong_requests_are_answered_and_the_association_goes_on(start: Start, t
 def test_more_than_may_be_owed_is_refused_for_now(start: Start, tansu: str) -> None:
     """0x0213 over ``commitment_pending_bytes``: what was promised before stays promised."""
     requestor = Requestor()
-    with start(tansu, commitment_pending_bytes=2000) as producer:
+    with start(tansu, commitment_pending_bytes=2000, commitment_pending_share=1.0) as producer:
         many = [(CT, f"1.2.{n}") for n in range(80)]
         with requestor.association(producer.dicom) as peer:
             first, status = ask(peer, many)
@@ -316,6 +316,33 @@ def test_more_than_may_be_owed_is_refused_for_now(start: Start, tansu: str) -> N
         with requestor.association(producer.dicom) as peer:
             assert ask(peer, many)[1] == 0x0213
         assert owed(producer) == {first}
+
+
+def test_a_greedy_peer_leaves_a_modest_one_room(start: Start, tansu: str) -> None:
+    """0x0213 over the share of its address, also after a restart; another address is promised, and told, its report."""
+    greedy, modest = Requestor(), Requestor()
+    many, few = [(CT, f"1.2.{n}") for n in range(80)], [(CT, "1.2.3")]
+    settings = {"commitment_pending_bytes": 6000, "commitment_pending_share": 0.4}  # one of many fits, two do not
+    with start(tansu, **settings) as producer:
+        with greedy.association(producer.dicom) as peer:
+            assert ask(peer, many)[1] == 0
+        wait_until(lambda: "no_address" in undelivered(producer), 40)
+        assert refused_and_promised(producer, greedy, modest, many, few) == (0x0213, 0)
+    with start(tansu, **settings) as producer:
+        wait_until(lambda: "no_address" in undelivered(producer), 40)
+        assert refused_and_promised(producer, greedy, modest, many, few) == (0x0213, 0)
+
+
+def refused_and_promised(
+    producer: Running, greedy: Requestor, modest: Requestor, many: list[tuple[str, str]], few: list[tuple[str, str]]
+) -> tuple[int, int]:
+    """What one more request of the greedy is answered, and one of the modest, who gets its report."""
+    with greedy.association(producer.dicom) as peer:
+        refused = ask(peer, many)[1]
+    with modest.association(producer.dicom, bind="127.0.0.2") as peer:
+        transaction, promised = ask(peer, few)
+        assert modest.report().transaction_uid == transaction
+    return refused, promised
 
 
 def test_without_a_broker_nothing_is_promised(start: Start) -> None:

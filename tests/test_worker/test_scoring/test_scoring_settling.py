@@ -5,18 +5,23 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom import Dataset
 
 from contracts.errors import NotAnalysable
+from contracts.events import NotAnalysed
 from contracts.hooks import Hooks, Silent, Stage
 from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.scans import Place, Scan
 from contracts.settings import ScoringSettings
 from tests.test_worker.test_scoring.conftest import headers_of
-from worker.scoring.analysis import Analysis
+from worker.flagging.image import Image, outcome_of
+from worker.scoring.analysis import Analysis, Work
 from worker.scoring.custody import Custody, Fetched
 from worker.scoring.decode import Budget
 from worker.scoring.holding import Holding
@@ -154,3 +159,46 @@ def test_one_payload_of_any_size_is_taken_alone() -> None:
     assert holding.take(60)
     assert holding.take(40)
     assert not holding.take(1)
+
+
+def _enhanced(small_head: bytes, spacings: list[float | None]) -> bytes:
+    """Three slices in one object, each with that spacing, or none."""
+    data = pydicom.dcmread(BytesIO(small_head))
+    data.NumberOfFrames = len(spacings)
+    data.PixelData = data.PixelData * len(spacings)
+    del data.PixelSpacing
+    data.PerFrameFunctionalGroupsSequence = [Dataset() for _ in spacings]
+    for group, spacing in zip(data.PerFrameFunctionalGroupsSequence, spacings, strict=True):
+        if spacing is not None:
+            group.PixelMeasuresSequence = [Dataset()]
+            group.PixelMeasuresSequence[0].PixelSpacing = [spacing, spacing]
+    out = BytesIO()
+    data.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spacings", "told"),
+    [
+        ([None, None, None], [(None, Reason.GEOMETRY_MISSING)]),
+        ([9.0, 9.0, 9.0], [(None, Reason.SPACING_OUT_OF_SCOPE)]),
+        (
+            [None, 9.0, 9.0],
+            [(0, Reason.GEOMETRY_MISSING), (1, Reason.SPACING_OUT_OF_SCOPE), (2, Reason.SPACING_OUT_OF_SCOPE)],
+        ),
+    ],
+)
+def test_frames_refused_for_one_reason_are_one_refusal(
+    small_head: bytes, spacings: list[float | None], told: list[tuple[int | None, Reason]]
+) -> None:
+    """20,000 frames without geometry are one event that settles the image, not 20,000; two reasons stay told apart."""
+    payload = _enhanced(small_head, spacings)
+    work = Work(headers_of(payload, "1.2", "1.2.3", frames=len(spacings)), payload, Place(*P, 0), 1.0)
+    asked: Any = None  # no frame gets as far as the model
+    events = list(Analysis(Budget(64 * MIB, 64 * MIB), threading.Semaphore(1), _SILENT).events(work, asked))
+    assert [(event.frame, event.reason) for event in events if isinstance(event, NotAnalysed)] == told
+    assert len(events) == len(told)
+    image = Image(work.headers.sop_instance_uid, work.headers.pixel_digest, "")
+    settled = [image.settle(event.frame, outcome_of(event, n), event.frames) for n, event in enumerate(events)]
+    assert all(settled)
+    assert (image.settled, image.settlements) == (True, 1)

@@ -202,10 +202,22 @@ class LimitSettings(Section):
     pixel_bytes: Bytes = Field(
         64 * GIB, description="rows x columns x frames x samples x bytes announced; scoring has a budget of its own"
     )
-    http_requests: Count = Field(64, description="STOW-RS requests at once; more get 503 with Retry-After")
+    http_requests: Count = Field(
+        64, description="requests at once to STOW-RS, and to the probes; more get 503 with Retry-After"
+    )
     http_requests_per_address: Count = Field(32, description="of one remote address")
-    http_head_bytes: Bytes = Field(16 * KIB, description="request line and headers of a STOW-RS request")
-    http_head_s: Seconds = Field(10.0, description="from connecting, or from the last answer, to the head's end")
+    http_head_bytes: Bytes = Field(
+        16 * KIB, description="request line and headers, at every HTTP listener; browsers send below 4 KiB"
+    )
+    http_head_s: Seconds = Field(
+        10.0, description="silent or idle: from connecting, or the last answer, to the head's end"
+    )
+    http_answer_s: Seconds = Field(
+        60.0, description="an answer of the worklist or the probes that nobody takes: 2 MB at 35 kB/s"
+    )
+    http_body_bytes: Bytes = Field(
+        64 * KIB, description="request body at the worklist and the probes, where none is needed; more get 413"
+    )
     http_silence_s: Seconds = Field(20.0, description="a request body silent that long gets 408")
     stow_parts: Count = Field(10_000, description="parts of one STOW-RS request; more get 413")
 
@@ -294,6 +306,11 @@ class WorklistSettings(Section):
 class ProbeSettings(Section):
     """Each service's /live, /ready and /metrics."""
 
+    live_readers: Count = Field(256, description="live readers at once, each holds a socket; more get 503")
+    requests: Count = Field(320, description="requests at once, live readers included; more get 503 with Retry-After")
+    requests_per_address: Count = Field(
+        160, description="of one remote address, half of all; raise it behind a proxy, where all come from one"
+    )
     host: str = Field("127.0.0.1", description="address of the probes; 0.0.0.0 in a cluster")
     producer_port: Port = Field(9101, description="0 takes a free one")
     worker_port: Port = Field(9102, description="0 takes a free one")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -77,6 +77,18 @@ class FaultsTold(Silent):
         """Those since the last call."""
         faults, self.faults = self.faults, []
         return faults
+
+
+class OpenEntrance:
+    """``contracts.ports.Entrance`` where there is no connection to guard: everybody is let in."""
+
+    def config(self, app: Any, **more: Any) -> NoReturn:
+        """There is no listener."""
+        raise NotImplementedError
+
+    def refusal(self, scope: Any) -> None:
+        """See ``contracts.ports.Entrance``."""
+        del scope
 
 
 class TakingLog:

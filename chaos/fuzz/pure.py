@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from chaos.fuzz.dice import Dice
-from chaos.fuzz.doubles import FaultsTold, SmallView, SoundModel, StoredStudies, TakingLog
+from chaos.fuzz.doubles import FaultsTold, OpenEntrance, SmallView, SoundModel, StoredStudies, TakingLog
 from chaos.fuzz.grammar import http, part10, records, stow
 from chaos.fuzz.parcel import unpack
 from chaos.fuzz.samples_in import all_samples
@@ -323,7 +323,7 @@ def _api() -> Call:
     view, hooks, hub = SmallView(), FaultsTold(), Hub()
     reading = Reading(view, 30.0, lambda: 1.0, hooks)
     hub.close()  # live readers are let go at once: their stream is tried at the real door
-    app = make_app(Desk(WorklistSettings(), reading, view, hub, hooks))
+    app = make_app(Desk(WorklistSettings(), reading, view, hub, hooks, OpenEntrance()))
     loop = asyncio.new_event_loop()
 
     def call(data: bytes) -> None:

@@ -220,6 +220,8 @@ def test_a_reader_whose_place_was_trimmed_is_told_to_read_again(serve: Serve, wr
 def test_many_readers_share_one_tail(serve: Serve, writer: Writer) -> None:
     """Twenty readers: one blocking read in the store, every change once to each."""
     with serve() as served:
+        until("the tail has begun", lambda: served.peers() == {"redis": "up"})
+        time.sleep(0.3)
         readers = [Listener(served) for _ in range(20)]
         for n in range(10):
             writer.put(item(f"1.{n}"), Change.RECEIVED)

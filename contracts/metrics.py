@@ -44,6 +44,9 @@ METRICS: dict[Happening, Metric] = {
     Happening.EXECUTABLE: Metric(
         "triage_executable_preambles", _C, "DICOM objects whose preamble is that of a program.", ("door", "kind")
     ),
+    Happening.LEFTOVER_DELETED: Metric(
+        "triage_leftovers_deleted", _C, "Files deleted from the payload store: expired payloads, parts.", ("kind",)
+    ),
     Happening.SCORED: Metric("triage_images_scored", _C, "Frames scored.", ("model", "version")),
     Happening.NOT_ANALYSED: Metric("triage_images_not_analysed", _C, "Images without a score.", ("reason",)),
     Happening.DEAD_LETTER: Metric("triage_dead_letters", _C, "Scans put on the dead-letter topic.", ("reason",)),

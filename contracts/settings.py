@@ -85,6 +85,11 @@ class PayloadSettings(Section):
     min_free_bytes: Annotated[int, Field(ge=0)] = Field(
         1 * GIB, description="a disk with less left takes no payload (0xA700): what runs full loses more than one image"
     )
+    margin_s: Seconds = Field(
+        86400.0,
+        description="a payload in a folder is deleted that long after twice the time (retention.ms + segment.ms) that "
+        "the scan topics keep a record: once for it, once for its dead letter; s3:// needs a lifecycle rule as long",
+    )
 
 
 class LaneRule(Section):

@@ -3,7 +3,7 @@
 The log decides what is owed; the desk adds what only this process knows: which association a request came on, when the
 next attempt is due, which peer is being spoken to. Thread-safe; the clock is given.
 
-What is owed is held in memory, each peer's within a share: who asks without end and takes no report fills its own alone.
+What is owed is held in memory, each peer's within a share: who asks without end and takes no report fills its own.
 """
 
 import threading

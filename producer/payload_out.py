@@ -10,6 +10,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from contracts.errors import PeerAway, PeerBusy
+from producer.leftovers_out import naming
 from producer.preamble import for_files
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -82,7 +83,10 @@ def _verify(store: Any, path: str, size_bytes: int) -> None:
 
 
 def _write_synced(path: Path, pieces: Pieces) -> None:
-    """1. Temporary file. 2. Its bytes reach the disk. 3. It takes its name. 4. The name reaches the disk."""
+    """1. Temporary file. 2. Its bytes reach the disk. 3. It takes its name. 4. The name reaches the disk.
+
+    A kill before 3 leaves the temporary file: leftovers_out.py takes it away, and payloads that are too old.
+    """
     temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.part")
     try:
         with temporary.open("wb") as file:
@@ -90,7 +94,8 @@ def _write_synced(path: Path, pieces: Pieces) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path.parent.parent):
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     for folder in (path.parent, path.parent.parent):  # the second holds the first's name

@@ -12,7 +12,7 @@ from launch.clients.consumer_call import (
     read_record,
 )
 from launch.clients.log_call import KafkaLog
-from launch.clients.topics_call import check, ensure_topics, partition_count
+from launch.clients.topics_call import check, ensure_topics, partition_count, scans_kept_s
 from launch.clients.watchdog import WATCHDOG_S, Watchdog
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "partition_count",
     "peer_error",
     "read_record",
+    "scans_kept_s",
     "topics_of",
 ]

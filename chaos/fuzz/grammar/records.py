@@ -234,6 +234,6 @@ def _odd(dice: Dice, value: dict[str, Any]) -> None:
     if kind == 0 and names:
         del holder[dice.pick(names)]
     elif kind == 1:
-        holder[dice.pick(("unknown", "", "kind", "reason", "frame"))] = deepcopy(dice.pick(ODD))  # the next one changes it
+        holder[dice.pick(("unknown", "", "kind", "reason", "frame"))] = deepcopy(dice.pick(ODD))  # it may be changed
     elif names:
         holder[dice.pick(names)] = deepcopy(dice.pick((*ODD, float("nan"), float("-inf"))))

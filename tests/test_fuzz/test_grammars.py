@@ -52,12 +52,12 @@ def test_an_exhausted_tape_still_makes_an_input(grammar: Callable[[Dice], bytes]
 def test_a_head_put_together_again_goes_the_whole_way_to_the_model(sample: part10.Sample) -> None:
     """Taking a file apart changes nothing, in any encoding: mutations begin at an image that would be scored."""
     from chaos.fuzz.doubles import SoundModel
-    from chaos.fuzz.pure import _analyser
+    from chaos.fuzz.scoring_targets import analyser
 
     file = part10.sound_of(sample)
     accepted = examine(Received(file, Door.STOW, "stow", 1.0, ""), Lanes(()))
     work = Work(accepted.headers, file, Place("scans.routine", 0, 0), 1.0)
-    told = list(_analyser().events(work, SoundModel().ask))
+    told = list(analyser().events(work, SoundModel().ask))
     assert accepted.whole
     assert {type(event) for event in told} == {events.Scored}
 

@@ -23,7 +23,7 @@ from contracts.names import Topics
 UNPACED_S = 3.0  # to send a load as fast as it is taken, about
 INSIST_S = 240.0  # a sender's patience: outages of two minutes, then twice the time in which we must be back
 SENDERS_LIMIT_S = INSIST_S + 60.0  # late images begin half a minute later
-ACT_LIMIT_S = 300.0  # every outage, and every part's own limit to start
+ACT_LIMIT_S = 600.0  # ten rolling restarts on a busy machine; every outage, and every part's own limit to start
 HEALTHY_S = 60.0  # for all parts to see each other again before the next run
 READ_LIMIT_S = 30.0  # for reads that nobody refuses
 LOOK_S = 0.25
@@ -74,9 +74,9 @@ class _Act(threading.Thread):
         try:
             self.struck = self._fault.act(self._rig, self._dice)
         except Shown as shown:
-            self.problem = str(shown)
+            self.problem = f"{shown.invariant}: {shown}"
         except Exception as problem:  # noqa: BLE001 (a fault that breaks must not look like one that struck)
-            self.problem = f"the fault itself broke: {type(problem).__name__}: {problem}"
+            self.problem = f"I6 recovery: the fault itself broke: {type(problem).__name__}: {problem}"
 
 
 class _Run:
@@ -146,7 +146,7 @@ class _Run:
         if act.is_alive():
             self._violations.append(f"I6 recovery: the fault had not ended after {ACT_LIMIT_S:.0f} s")
         if act.problem:
-            self._violations.append(f"I6 recovery: {act.problem}")
+            self._violations.append(act.problem)
         return act
 
     def _recovered(self, ended_s: float) -> float | None:
@@ -192,7 +192,7 @@ class _Run:
         except LogUnread as problem:
             self._violations.append(f"I1 settled once: the log cannot be read: {problem}")
             log = None
-        return Case(self._ledger, self._sightings, answers, listed, log)
+        return Case(self._ledger, self._sightings, answers, listed, log, self._fault.stat_first)
 
     def _final(self) -> tuple[Answers, ListTold]:
         """The answers that count. A worklist that gives none for so long is a violation of everything it owes."""

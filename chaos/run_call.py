@@ -192,7 +192,7 @@ class _Run:
         except LogUnread as problem:
             self._violations.append(f"I1 settled once: the log cannot be read: {problem}")
             log = None
-        return Case(self._ledger, self._sightings, answers, listed, log, self._fault.stat_first)
+        return Case(self._ledger, self._sightings, answers, listed, log)
 
     def _final(self) -> tuple[Answers, ListTold]:
         """The answers that count. A worklist that gives none for so long is a violation of everything it owes."""

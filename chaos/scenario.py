@@ -136,6 +136,9 @@ class Rig(Protocol):
     def extra_worker(self) -> ServicePart:
         """One more worker, not started: launch(), ask_to_stop(), wait_until_stopped(), close() it."""
 
+    def status(self) -> str:
+        """What the worklist says of its own answers now; ``away`` when it says nothing."""
+
     def pause(self, seconds: float) -> None:
         """Waits, unless the run is being interrupted."""
 

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from chaos.faults import redis_call, signals_call
+from chaos.faults.trouble import Shown
 from chaos.matrix import FAULTS, matrix, table
 from chaos.scenario import Disk, Fault, Mood
 from launch.stack.redis_server import RedisServer
@@ -138,6 +139,7 @@ class Recorder:
         self.clocks: dict[str, float] = {}
         self.extra: list[Part] = []
         self._pauses_left = interrupt_at
+        self.says = "degraded"
 
     def parts(self) -> list[Part]:
         return [*self.brokers, self.redis, self.triton, *self.producers, *self.workers, self.worklist]
@@ -163,6 +165,10 @@ class Recorder:
     def extra_worker(self) -> Part:
         self.extra.append(Part("worker-3", self.told))
         return self.extra[-1]
+
+    def status(self) -> str:
+        self.told.append("read")
+        return self.says
 
     def pause(self, seconds: float) -> None:
         assert seconds >= 0
@@ -221,6 +227,19 @@ def test_the_same_seed_does_the_same(name: str) -> None:
         matrix()[name].act(rig, Random(7))
         records.append(rig.told)
     assert records[0] == records[1]
+
+
+def test_a_read_that_says_ok_while_the_store_hangs_is_shown() -> None:
+    """At the beginning as at the end; the store is thawed all the same. Marked answers, or none, show nothing."""
+    rig: Any = Recorder()
+    for rig.says in ("degraded", "rebuilding", "away"):
+        assert FAULTS["redis_frozen"].act(rig, Random(1))
+    assert rig.told.count("read") == 6
+    rig.says = "ok"
+    with pytest.raises(Shown, match="says ok while the store hangs") as shown:
+        FAULTS["redis_frozen"].act(rig, Random(1))
+    assert shown.value.invariant == "I7 silently normal"
+    assert rig.healed()
 
 
 def test_hold_shortens_an_outage_and_no_timeout() -> None:

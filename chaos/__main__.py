@@ -8,6 +8,7 @@ violation. Every finished run is kept, so the matrix can be run in pieces: --res
 import argparse
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,12 +100,19 @@ def _run_all(options: argparse.Namespace, console: Console) -> list[Outcome]:
     todo = list(_todo(options, version))
     outcomes: list[Outcome] = []
     logs = options.keep.parent / "logs"
+    _heed_interrupts()
     with stop_signals(), Runner(lambda told: console.print(f"[dim]{escape(told)}[/dim]"), logs=logs) as runner:
         for number, (fault, seed) in enumerate(todo, start=1):
             outcomes.append(runner.run(fault, seed))
             record_out.keep(options.keep, outcomes[-1], version)
             _progress(console, f"{number}/{len(todo)}", outcomes[-1])
     return outcomes
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts us in the background has SIGINT ignored: a matrix that runs for hours must still hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _todo(options: argparse.Namespace, version: str) -> Iterator[tuple[Fault, int]]:

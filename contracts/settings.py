@@ -306,16 +306,16 @@ class WorklistSettings(Section):
     ops_token: SecretStr = Field(SecretStr(""), description="bearer token that sees the queue without patient data")
     stale_s: Seconds = Field(30.0, description="a partition whose owner is silent that long makes reads degraded")
     page_size: Count = Field(100, description="items of one answer unless asked")
-
-
-class ProbeSettings(Section):
-    """Each service's /live, /ready and /metrics."""
-
     live_readers: Count = Field(256, description="live readers at once, each holds a socket; more get 503")
     requests: Count = Field(320, description="requests at once, live readers included; more get 503 with Retry-After")
     requests_per_address: Count = Field(
         160, description="of one remote address, half of all; raise it behind a proxy, where all come from one"
     )
+
+
+class ProbeSettings(Section):
+    """Each service's /live, /ready and /metrics."""
+
     host: str = Field("127.0.0.1", description="address of the probes; 0.0.0.0 in a cluster")
     producer_port: Port = Field(9101, description="0 takes a free one")
     worker_port: Port = Field(9102, description="0 takes a free one")

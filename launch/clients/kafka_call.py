@@ -13,11 +13,12 @@ from launch.clients.consumer_call import (
 )
 from launch.clients.log_call import KafkaLog
 from launch.clients.topics_call import check, ensure_topics, partition_count, scans_kept_s
-from launch.clients.watchdog import WATCHDOG_S, Watchdog
+from launch.clients.watchdog import WATCHDOG_S, Stuck, Watchdog
 
 __all__ = [
     "WATCHDOG_S",
     "KafkaLog",
+    "Stuck",
     "Watchdog",
     "appended_s",
     "backlog_of",

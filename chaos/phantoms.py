@@ -5,7 +5,6 @@ bright block on neighbouring slices, which the stand-in model calls positive (ch
 that density. Every byte follows from the load, the seed and the name of the run; no two runs share a UID.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
@@ -258,8 +257,3 @@ def _data_set_at(part10: bytes) -> int:
 
 def _uid(*parts: str) -> str:
     return str(generate_uid(entropy_srcs=["lesion-triage chaos", *parts]))
-
-
-def pictures_of(studies: Sequence[Head]) -> list[Picture]:
-    """Every picture, study after study."""
-    return [picture for study in studies for picture in study.pictures]

@@ -28,7 +28,6 @@ class Order(StrEnum):
     """In which order the images of a study are sent."""
 
     IN_ORDER = "in_order"
-    SHUFFLED = "shuffled"
     LATE = "late"  # shuffled, and some come after the study has closed
 
 

@@ -44,9 +44,8 @@ def _pieces(study: Head, order: Order, dice: Random) -> Iterator[tuple[tuple[Pic
         yield study.pictures, False
         return
     shuffled = dice.sample(study.pictures, len(study.pictures))
-    late = dice.randint(*LATE_IMAGES) if order is Order.LATE else 0
+    late = dice.randint(*LATE_IMAGES)
     at_once, afterwards = shuffled[late:], shuffled[:late]
     parts = max(1, len(at_once) // PIECE_IMAGES)
     yield from ((tuple(at_once[part::parts]), False) for part in range(parts))
-    if afterwards:
-        yield tuple(afterwards), True
+    yield tuple(afterwards), True

@@ -53,7 +53,8 @@ class SoundModel:
     def answer(self, request: Request) -> Answer:
         """Raises AssertionError where the request is none that a model may be sent."""
         hu = request.hu
-        if hu.dtype != np.float16 or hu.ndim != 2 or not np.isfinite(hu).all() or min(request.spacing_mm) <= 0:  # noqa: PLR2004
+        plane = hu.dtype == np.float16 and hu.ndim == 2  # noqa: PLR2004 - rows and columns
+        if not plane or not np.isfinite(hu).all() or min(request.spacing_mm) <= 0:
             raise AssertionError(f"a model was sent {hu.dtype} {hu.shape} at {request.spacing_mm}")
         labels = request.spec.labels
         model = ServedModel(request.spec.name, "1", labels, dict.fromkeys(labels, 0.5), 1.0)

@@ -183,10 +183,18 @@ class FlaggingService:
             self._hooks.happened(Happening.FAULT, where="stored_study")
             outcome = Outcome.LOST
             self._distrust(owner)
+        except Exception:  # noqa: BLE001 (a fault of ours at one partition must end neither the others nor scoring)
+            self._failed(owner)
+            return
         if outcome is Outcome.TORN:
             self._hooks.happened(Happening.FAULT, where="redis_evicted")
         if outcome is not Outcome.OK:
             self._give_up(owner, YIELD_S if outcome in _PAUSING else 0.0)
+
+    def _failed(self, owner: Owner) -> None:
+        """Our own code failed: the partition is taken anew, from what is stored, as a restart would."""
+        self._hooks.happened(Happening.FAULT, where="flagging")
+        self._give_up(owner, YIELD_S)
 
     def _without_store(self, why: str) -> None:
         """One partition's trouble is every partition's: each for itself would wait for a server that hangs."""
@@ -215,13 +223,21 @@ class FlaggingService:
         if now_s >= self._tick_at:
             self._tick_at = now_s + TICK_S
             for owner in self._owners.values():
-                owner.tick()
+                self._ticked(owner)
         if now_s >= self._commit_at:
             self._commit_at = now_s + COMMIT_S
             self._commit()
         if now_s >= self._beat_at:
             self._beat_at = now_s + BEAT_S
             self._beat()
+
+    def _ticked(self, owner: Owner) -> None:
+        try:
+            owner.tick()
+        except PeerError:
+            raise
+        except Exception:  # noqa: BLE001 (as in _guarded)
+            self._failed(owner)
 
     def _beat(self) -> None:
         """Silent while the broker is away: nothing can be heard then, and *ready* would make an old view look whole."""

@@ -90,7 +90,7 @@ def _summed_up(options: argparse.Namespace, console: Console) -> int:
         console.print(f"nothing is kept in {options.keep}")
         return 1
     file = record_out.write_summary(runs, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
-    result = totals([run.outcome for run in record_out.latest(runs)])
+    result = totals([run.outcome for run in record_out.counted(runs)])
     console.print(f"{file}: {json.dumps(result)}")
     return int(bool(result["violations"]))
 

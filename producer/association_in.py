@@ -109,6 +109,11 @@ class GuardedSocket(AssociationSocket):
             at += count
         return at
 
+    def end(self, reason: Reason) -> None:
+        """Refuses the peer: the connection is over for whoever reads from it."""
+        self.guards.refused(reason)
+        hang_up(self.key)
+
     def _give_up(self, reason: Reason) -> NoReturn:
         self.guards.refused(reason)
         raise OSError(reason.value)

@@ -136,6 +136,12 @@ class Custody:
             self._release(record)
             return True
 
+    def hand_back(self, record: Fetched) -> None:
+        """A worker gives the record up unsettled: its partition's next owner starts from it. Twice changes nothing."""
+        with self._changed:
+            if record in self._working:
+                self._release(record)
+
     # Losses
 
     def lose(self, partition: Partition, first: int, upto: int) -> int | None:
@@ -178,8 +184,7 @@ class Custody:
                 self._memory.remember(record.place.partition, image)
                 return waited
             for resend in waited:
-                if self._working.pop(resend, self) is None:
-                    self._lanes.put(resend.lane, resend)
+                self._put_back(resend)
             self._changed.notify_all()
             return []
 
@@ -254,6 +259,12 @@ class Custody:
     def _good(self, record: Fetched) -> bool:
         owned = self._owned.get(record.partition)
         return owned is not None and owned.ticket == record.ticket
+
+    def _put_back(self, record: Fetched) -> None:
+        if self._closed and record in self._working:
+            self._release(record)  # no new work: the next owner's
+        elif self._working.pop(record, self) is None:
+            self._lanes.put(record.lane, record)
 
     def _release(self, record: Fetched) -> None:
         self._working.pop(record, None)

@@ -14,7 +14,7 @@ worker's, or the service stops (design decision 5).
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
@@ -77,12 +77,19 @@ class Settling:
         self._insist = Insistence(tools.custody)
 
     def handle(self, record: Fetched) -> None:
-        """Settles the record, or leaves it unsettled where it is no longer ours. Raises nothing."""
+        """Settles the record, or hands it back where it is no longer ours or time is up. Raises nothing."""
+        try:
+            self._settled(record)
+        except Dropped:
+            self._custody.hand_back(record)
+
+    def _settled(self, record: Fetched) -> None:
+        """Raises Dropped."""
         for _ in range(_ATTEMPTS):
             try:
                 self._insist.until_done(record, lambda: self._settle_one(record))
             except Dropped:
-                return
+                raise
             except Exception:  # noqa: BLE001 (a fault of ours must neither lose the image nor stop the worker)
                 self._hooks.happened(Happening.FAULT, where="scoring")
             else:
@@ -238,17 +245,16 @@ class Settling:
 
     def _put_aside(self, record: Fetched) -> None:
         """Our own code failed at this record, more than once: it must not hold up the others for ever."""
-        with suppress(Dropped):
-            for attempt in count():
-                try:
-                    self._unreadable(record, "an unexpected error")
-                except Dropped:
-                    raise
-                except Exception:  # noqa: BLE001 (nor may this end the worker: nobody would settle the record)
-                    self._hooks.happened(Happening.FAULT, where="scoring")
-                    self._insist.pause(record, attempt)
-                else:
-                    return
+        for attempt in count():
+            try:
+                self._unreadable(record, "an unexpected error")
+            except Dropped:
+                raise
+            except Exception:  # noqa: BLE001 (nor may this end the worker: nobody would settle the record)
+                self._hooks.happened(Happening.FAULT, where="scoring")
+                self._insist.pause(record, attempt)
+            else:
+                return
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Scored):

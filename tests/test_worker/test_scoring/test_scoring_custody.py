@@ -100,6 +100,33 @@ def test_closed_custody_leaves_what_waits_to_the_next_owner() -> None:
     assert custody.idle(0.0)
 
 
+def test_a_record_handed_back_is_neither_in_work_nor_settled() -> None:
+    """Its next owner starts from it; handing it back again, or after it was settled, changes nothing."""
+    custody = owning(0, 1)
+    first, second = take(custody), take(custody)
+    custody.settle(first)
+    for held in (first, second, second):
+        custody.hand_back(held)
+    assert custody.idle(0.0)
+    assert custody.in_flight == (0, 0)
+    assert custody.committable() == {P: 1}
+
+
+def test_resends_of_an_image_that_is_handed_back_go_with_it() -> None:
+    """Nobody settles them any more: a drain must not wait for them, nor a worker take one up."""
+    custody = owning(0, 1)
+    first, resend = take(custody), take(custody)
+    custody.claim(IMAGE, first)
+    custody.claim(IMAGE, resend)
+    custody.close()
+    custody.unclaim(IMAGE, first, scored=False)
+    custody.hand_back(first)
+    assert custody.take() is None
+    assert custody.idle(0.0)
+    assert custody.in_flight == (0, 0)
+    assert custody.committable() == {P: 0}
+
+
 def test_the_age_told_is_that_of_the_oldest_unsettled_record() -> None:
     """Later records being settled does not make a partition look younger."""
     custody = owning(10, 20)

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from contracts.errors import NotAnalysable
+from contracts.errors import NotAnalysable, PeerAway
 from contracts.events import NotAnalysed
 from contracts.hooks import Hooks, Silent, Stage
 from contracts.names import Lane
@@ -85,6 +85,36 @@ def test_a_record_that_cannot_even_be_put_aside_is_tried_again_until_it_can(monk
     assert record is not None
     _settling(custody, faults=6).handle(record)
     assert custody.committable() == {P: 1}
+
+
+class _Away(Faulty):
+    """A log that cannot be reached, after so many faults that nobody foresaw."""
+
+    def event(self, event: Any) -> "Future[Place]":
+        raise PeerAway("kafka", type(event).__name__)
+
+    def dead(self, record: Any, reason: Any, detail: str) -> "Future[Place]":
+        super().dead(record, reason, detail)
+        raise PeerAway("kafka")
+
+    dead_without_payload = dead
+
+
+@pytest.mark.parametrize("faults", [0, 5], ids=["as foreseen", "put aside"])
+def test_a_record_whose_peer_is_away_when_the_service_stops_is_handed_back(faults: int) -> None:
+    """The drain does not wait for it, its offset is not committed, its room is given back."""
+    custody = _custody(Fetched(Place(*P, 0), Lane.ROUTINE, b"1.2", (), b"x", 0.0))
+    record = custody.take()
+    assert record is not None
+    worker = threading.Thread(target=_settling(custody, log=_Away(faults)).handle, args=(record,), daemon=True)
+    worker.start()
+    assert not custody.idle(0.2)
+    custody.close()
+    worker.join(60.0)
+    assert not worker.is_alive()
+    assert custody.idle(0.0)
+    assert custody.in_flight == (0, 0)
+    assert custody.committable() == {P: 0}
 
 
 def test_large_payloads_are_in_hand_one_after_the_other_within_the_bytes_of_the_window() -> None:

@@ -28,7 +28,7 @@ class Order(StrEnum):
     """In which order the images of a study are sent."""
 
     IN_ORDER = "in_order"
-    LATE = "late"  # shuffled, and some come after the study has closed
+    LATE = "late"  # shuffled, and some come after the study has closed, with some seeds minutes after
 
 
 @dataclass(frozen=True, slots=True)

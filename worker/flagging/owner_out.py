@@ -140,15 +140,19 @@ class Owner:
         if max(position, self.next_offset) < self._target:
             return Outcome.OK
         self._say(PartitionStatus.READY)
-        return self.beat()
+        return self.beat(end, position)
 
-    def beat(self) -> Outcome:
-        """Tells the store that we live, which also notices a store that was emptied while nothing happened."""
+    def beat(self, end: int | None, position: int) -> Outcome:
+        """Tells the store that we live, which also notices a store that was emptied while nothing happened.
+
+        ``end`` and ``position`` as in ``look``: with records between them, readers hear how old the view is.
+        """
         if self._fold is None:
             return Outcome.OK
         self._hooks.happened(Happening.OPEN_STUDIES, len(self._fold.studies), partition=str(self.number))
         clock = self._timers.broker_now()
-        backlog = self._fold.waiting.backlog(clock)
+        unread = end is not None and max(position, self.next_offset) < end
+        backlog = self._fold.waiting.backlog(clock).model_copy(update={"behind_s": self.lag_s if unread else 0.0})
         self._tell(backlog)
         pulse = Pulse(self._status, self._target or 0, clock, backlog)
         return self._judged(self._store.beat(self._fold.taken, self.next_offset, pulse))

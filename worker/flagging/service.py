@@ -245,11 +245,14 @@ class FlaggingService:
         self._same_log()
         for owner in self._owners.values():
             if owner.taken and self._log.up():
-                self._guarded(owner, Owner.beat)
+                self._guarded(owner, self._alive)
         self._lagging.tell(self._owners.values(), broker_up=self._log.up())
         if self._owners and self._redis != "away":
             with suppress(PeerError):  # the sweep can wait; a full store is the more in need of it
                 self._store.leave()
+
+    def _alive(self, owner: Owner) -> Outcome:
+        return owner.beat(self._source.seen_end(owner.number), self._source.position(owner.number))
 
     def _same_log(self) -> None:
         """A topic that was made anew while we read it: what the view stands on is another log's."""

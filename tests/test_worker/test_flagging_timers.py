@@ -167,7 +167,7 @@ def test_readers_hear_how_old_a_view_is_whose_owner_has_results_to_read(
 
     def told_s(end: int | None, position: int) -> float:
         owner.beat(end, position)
-        return Backlog.model_validate_json(client.hget(keys.partition(0), "backlog")).behind_s
+        return Backlog.model_validate_json(client.hget(keys.partition(0), "backlog") or b"").behind_s
 
     assert told_s(end=9, position=1) == pytest.approx(45.0, abs=1.0)
     assert [told_s(end=9, position=9), told_s(end=1, position=1), told_s(end=None, position=1)] == [0.0, 0.0, 0.0]

@@ -17,6 +17,7 @@ from worker.scoring.memory import Image, Memory
 from worker.scoring.window import Window
 
 Partition = tuple[str, int]  # topic, number
+NO_TICKET = 0  # of a partition that is not ours
 MEMORY_IMAGES = 20_000  # for each partition: some 50 studies, 3 MB; a resend soon after is what it is for
 
 
@@ -88,6 +89,11 @@ class Custody:
             for record in (*gone, *(r for r in self._working if not self._good(r))):
                 self._release(record)
 
+    def tickets(self) -> dict[Partition, int]:
+        """Of what is owned now: another one after each assignment."""
+        with self._changed:
+            return {partition: owned.ticket for partition, owned in self._owned.items()}
+
     @property
     def partitions(self) -> frozenset[Partition]:
         """Owned now."""
@@ -95,11 +101,17 @@ class Custody:
 
     # Records
 
-    def add(self, record: Fetched) -> bool:
-        """Takes a fetched record into custody; False where it is not ours or was fetched before."""
+    def add(self, record: Fetched, ticket: int | None = None) -> bool:
+        """Takes a fetched record into custody; False where it is not ours or was fetched before.
+
+        ``ticket``: its partition's before the fetch. Under a later one, what an earlier assignment fetched would stand
+        in the way of what lies before it and is fetched again. None: nothing was assigned since.
+        """
         with self._changed:
             owned = self._owned.get(record.partition)
-            if owned is None or self._closed or not owned.checkpoint.fetched(record.place.offset):
+            if owned is None or self._closed or ticket not in (None, owned.ticket):
+                return False
+            if not owned.checkpoint.fetched(record.place.offset):
                 return False
             owned.appended_s[record.place.offset] = record.appended_s
             self._window.add(record.size_bytes)

@@ -2,14 +2,14 @@
 
 One turn
   1. partitions of a lane without room are paused, the others resumed
-  2. poll; what comes is in custody; a gap is looked into
+  2. poll; what comes is in custody; a gap is looked into. What was assigned anew meanwhile is read again
   3. commit what is settled, contiguously, without waiting for the answer
   4. now and then: how far behind (``backlog_in``)
 """
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -20,7 +20,7 @@ from contracts.hooks import Hooks
 from contracts.names import Lane
 from contracts.scans import Place
 from worker.scoring.backlog_in import PEER, Backlog, Broker
-from worker.scoring.custody import Custody, Fetched, Partition
+from worker.scoring.custody import NO_TICKET, Custody, Fetched, Partition
 from worker.scoring.losses import Losses
 
 _BUSY_POLL_MS = 20  # while scans are in work: room that they leave is used that soon
@@ -54,7 +54,8 @@ class Polling:
         """One turn. ``hold_off``: the inference server does not answer, so nothing is fetched."""
         room = {lane: 0 if hold_off else self._custody.room(lane) for lane in Lane}
         self._pause(room)
-        self._take(self._poll(room))
+        tickets = self._custody.tickets()
+        self._take(self._poll(room), tickets)
         self._losses.turn(time.monotonic())
         self._commit()
         self._backlog.measure()
@@ -109,11 +110,21 @@ class Polling:
         finally:
             self._consumer.resume(*(tp for tp in routine if tp in self._consumer.assignment()))
 
-    def _take(self, batches: Mapping[TopicPartition, list[Any]]) -> None:
+    def _take(self, batches: Mapping[TopicPartition, list[Any]], tickets: Mapping[Partition, int]) -> None:
         for tp, batch in batches.items():
+            ticket = tickets.get(tuple(tp), NO_TICKET)
             self._look_into_gap(tp, batch[0])
             for record in batch:
-                self._custody.add(fetched(record, self._lanes[tp.topic]))
+                self._custody.add(fetched(record, self._lanes[tp.topic]), ticket)
+            if self._custody.tickets().get(tuple(tp), ticket) != ticket:
+                self._rewind(tp)
+
+    def _rewind(self, tp: TopicPartition) -> None:
+        """Assigned anew since the poll began: nothing tells whether a batch is of before or after that, so it was
+        refused. The client has gone past it, and would leave it out.
+        """
+        with suppress(ValueError):  # not ours any more
+            self._consumer.seek(tp, self._backlog.begins(tp))
 
     def _look_into_gap(self, tp: TopicPartition, record: Any) -> None:
         """A log that starts beyond what we had to read has lost records; compaction and markers leave gaps too."""

@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from contracts.names import Lane
 from contracts.scans import Place
 from contracts.settings import ScoringSettings
-from worker.scoring.custody import Custody, Fetched
+from worker.scoring.custody import NO_TICKET, Custody, Fetched
 
 P = ("scans.routine", 0)
 IMAGE = ("study", "sop", "digest")
@@ -59,6 +59,18 @@ def test_records_of_partitions_that_are_not_ours_are_not_taken() -> None:
     custody = owning()
     assert not custody.add(record(0, ("scans.routine", 1)))
     assert custody.in_flight == (0, 0)
+
+
+def test_what_an_earlier_assignment_fetched_is_refused() -> None:
+    """A batch is taken in after its partition went and came back: it would hide what lies between it and the commit."""
+    custody = owning(0, 1)
+    before = custody.tickets()[P]
+    custody.drop({P})
+    custody.assign([P])
+    assert not custody.add(record(2), before)
+    assert not custody.add(record(2), NO_TICKET)
+    assert [custody.add(record(offset), custody.tickets()[P]) for offset in range(4)] == [True] * 4
+    assert custody.committable() == {P: 0}
 
 
 def test_a_resend_of_an_image_in_work_is_settled_with_it_and_scored_once() -> None:

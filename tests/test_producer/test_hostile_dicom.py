@@ -25,7 +25,7 @@ from tests.test_producer.hostile import (
     pdv,
     scanner,
 )
-from tests.test_producer.objects import bomb, ct, part10
+from tests.test_producer.objects import bomb, ct, files_below, part10
 from tests.test_producer.running import Running, wait_until, written
 from tests.test_producer.senders import association, status_of, store, unchanged
 
@@ -251,7 +251,7 @@ def test_titles_never_become_paths(start: Start, tansu: str, tmp_path: Path, tit
             assert status_of(peer, part10(ct())) == SUCCESS
         (scan,) = written(producer.settings, 1).scans
     assert scan.headers.source == title
-    stored = [path for path in tmp_path.rglob("*") if path.is_file()]
+    stored = files_below(tmp_path)
     assert [path.relative_to(tmp_path / "store").as_posix() for path in stored] == [scan.headers.claim[len(url) + 1 :]]
     assert set(stored[0].name) <= set("0123456789abcdef")
 

@@ -20,7 +20,7 @@ from producer.lanes import Lanes
 from producer.memory import Acknowledged
 from producer.payload_out import PayloadStore
 from producer.reception import Limits, Reception
-from tests.test_producer.objects import ct, part10
+from tests.test_producer.objects import ct, files_below, part10
 from tests.test_producer.running import Counting
 
 PARTITIONS = 5
@@ -161,7 +161,7 @@ def test_payload_is_whole_synced_and_named_by_its_content(tmp_path: Path) -> Non
     (claim,) = claims
     with fsspec.open(claim) as file:
         assert file.read() == b"payload" * 1000
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    assert len(files_below(tmp_path)) == 1
     assert store.peers() == {"payload": "up"}
 
 

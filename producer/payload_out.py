@@ -26,6 +26,7 @@ class PayloadStore:
         """``min_free_bytes``: of a disk; what would leave it less is not written."""
         self._url, self._min_free_bytes = url.rstrip("/"), min_free_bytes
         self._state = "unknown"
+        self._rooted = False  # whether the names that lead to the folder are known to be on the disk
 
     def peers(self) -> Mapping[str, str]:
         """How the last write went."""
@@ -57,6 +58,9 @@ class PayloadStore:
             place.parent.mkdir(parents=True, exist_ok=True)
             _check_room(place.parent, size_bytes + self._min_free_bytes)
             _write_synced(place, pieces)
+            if not self._rooted:
+                _root(place.parent.parent)
+                self._rooted = True
         else:
             store.pipe_file(path, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         _verify(store, path, size_bytes)
@@ -100,6 +104,16 @@ def _write_synced(path: Path, pieces: Pieces) -> None:
         temporary.unlink(missing_ok=True)
     for folder in (path.parent, path.parent.parent):  # the second holds the first's name
         _sync_folder(folder)
+
+
+def _root(folder: Path) -> None:
+    """Its own name and those above reach the disk, up to the mount: we may have made any of them, or an earlier run."""
+    while not folder.is_mount():
+        folder = folder.parent
+        try:
+            _sync_folder(folder)
+        except PermissionError:
+            return  # whoever may not look into it made nothing in it
 
 
 def _sync_folder(folder: Path) -> None:

@@ -160,11 +160,11 @@ def test_a_disk_with_too_little_room_takes_nothing(start: Start, tansu: str, tmp
     assert files_below(tmp_path / "store") == []
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
 def test_a_sync_that_fails_is_no_acknowledgement(
     start: Start, tansu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    """Of the file, of its folder, of the folder above: 0xA700, no record, and no half file is left."""
+    """Of the file, of its folder, of the store, of what holds the store: 0xA700, no record, no half file is left."""
     calls: list[int] = []
     sync = os.fsync
 

@@ -232,3 +232,18 @@ def test_frames_refused_for_one_reason_are_one_refusal(
     settled = [image.settle(event.frame, outcome_of(event, n), event.frames) for n, event in enumerate(events)]
     assert all(settled)
     assert (image.settled, image.settlements) == (True, 1)
+
+
+@pytest.mark.parametrize("place", [["0", "0", "1e308"], ["0", "0", "-1e308"], ["1e308", "0", "0"], ["0", "0", "10001"]])
+def test_a_real_slice_that_lies_nowhere_is_told_and_not_scored(small_head: bytes, place: list[str]) -> None:
+    """A number is there, and finite, and no place: the model is not asked, the event is one that can be folded."""
+    data = pydicom.dcmread(BytesIO(small_head))
+    data.ImagePositionPatient = place
+    out = BytesIO()
+    data.save_as(out, enforce_file_format=True)
+    payload = out.getvalue()
+    work = Work(headers_of(payload, "1.2", "1.2.3"), payload, Place(*P, 0), 1.0)
+    asked: Any = None
+    (event,) = Analysis(Budget(64 * MIB, 64 * MIB), threading.Semaphore(1), _SILENT).events(work, asked)
+    assert isinstance(event, NotAnalysed)
+    assert event.reason is Reason.GEOMETRY_MISSING

@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002, ARG005, D102  (the recorder has the rig's methods, which scenario.Rig describes)
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -15,6 +15,7 @@ import redis
 from chaos.faults import redis_call, signals_call
 from chaos.faults.trouble import Shown
 from chaos.matrix import FAULTS, matrix, table
+from chaos.poison import Poison
 from chaos.scenario import Disk, Fault, Mood
 from launch.stack.redis_server import RedisServer
 
@@ -127,6 +128,8 @@ class Link:
 class Recorder:
     """A rig that is nothing but its record: so that every act can be interrupted at every pause."""
 
+    partitions = 6
+
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.told: list[str] = []
         self.brokers = [Part(f"broker-{n}", self.told) for n in (1, 2, 3)]
@@ -161,6 +164,9 @@ class Recorder:
 
     def serve(self, *, model: bool) -> None:
         self.served = model
+
+    def tell(self, records: Sequence[Poison]) -> None:
+        self.told += [f"append {one.partition} {one.key!r} {one.value[:99]!r}" for one in records]
 
     def extra_worker(self) -> Part:
         self.extra.append(Part("worker-3", self.told))

@@ -71,12 +71,14 @@ class CommitmentRequests:
         request = self._read(event)
         pending = self._desk.same(request.key)
         if pending is None:
-            route = self._route(event.assoc, event.request._context_id)  # noqa: SLF001 - told nowhere else
-            self._keep(request, route, str(event.assoc.requestor.address))
+            self._keep(request, self._way_back(event), str(event.assoc.requestor.address))
         elif Request.decode(pending).references == request.references:
-            self._desk.came_on(request.key, self._route(event.assoc, event.request._context_id))  # noqa: SLF001
+            self._desk.came_on(request.key, self._way_back(event))
         else:
             raise Refused(INVALID_ARGUMENT, "TransactionUID is in use")
+
+    def _way_back(self, event: Any) -> Route:
+        return self._route(event.assoc, event.request._context_id)  # noqa: SLF001 - told nowhere else
 
     def _read(self, event: Any) -> Request:
         request = event.request

@@ -58,14 +58,14 @@ def fold() -> Call:
             Raw(number, APPENDED_S + number, key, value or None)
             for number, (key, value) in enumerate(zip(parts[::2], parts[1::2], strict=False))
         ]
-        whole = _folded(raws, rules, len(raws) or 1)
-        if whole != _folded(raws, rules, 3):
+        whole = folded(raws, rules, len(raws) or 1)
+        if whole != folded(raws, rules, 3):
             raise AssertionError("records folded in batches of three give another view")
 
     return call
 
 
-def _folded(raws: Sequence[Raw], rules: FlaggingSettings, at_once: int) -> dict[str, str]:
+def folded(raws: Sequence[Raw], rules: FlaggingSettings, at_once: int) -> dict[str, str]:
     """The rows that readers see at the end. Closed studies leave memory and come back from what was stored of them."""
     taken = Taken(0, "o", 0, 0, inherits=False)
     fold, kept = PartitionFold(taken, rules, 0), StoredStudies(rules)

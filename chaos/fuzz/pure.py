@@ -6,11 +6,13 @@ Anything that a function raises and its target does not declare is a crash.
 from collections.abc import Callable
 from functools import lru_cache
 
-from chaos.fuzz import log_targets, producer_targets, scoring_targets, worklist_targets
+from chaos.fuzz import log_targets, producer_targets, scoring_targets, view_targets, worklist_targets
 from chaos.fuzz.dice import Dice
 from chaos.fuzz.grammar import http, part10, records, stow
-from chaos.fuzz.samples_in import all_samples
+from chaos.fuzz.samples_in import all_samples, heads
 from chaos.fuzz.target import Target
+
+UNCOMPRESSED = 4  # of the heads: whether a decoder reads the others is what ``analysis`` tries
 
 
 @lru_cache
@@ -20,6 +22,15 @@ def _objects() -> Callable[[Dice], bytes]:
 
 def _part10(dice: Dice) -> bytes:
     return _objects()(dice)
+
+
+@lru_cache
+def _slices() -> Callable[[Dice], bytes]:
+    return part10.series_of(heads()[:UNCOMPRESSED])
+
+
+def _series(dice: Dice) -> bytes:
+    return _slices()(dice)
 
 
 def _told_cursor(dice: Dice) -> bytes:
@@ -38,6 +49,7 @@ TARGETS: dict[str, Target] = {
         Target("scan_headers", records.scan_headers, log_targets.scan_headers, 8),
         Target("fold", records.events, log_targets.fold, 3),
         Target("replay", records.events, log_targets.replay, 2),
+        Target("image_to_view", _series, view_targets.image_to_view, 3),
         Target("cursor", _told_cursor, worklist_targets.cursor, 8),
         Target("api", http.request, worklist_targets.api, 4),
     )

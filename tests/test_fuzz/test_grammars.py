@@ -1,5 +1,6 @@
 """The grammars: sound where nothing is made wrong, the same for the same dice, and wrong in many ways otherwise."""
 
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -113,6 +114,22 @@ def _reads(read_one: Callable[[], object]) -> bool:
 def _headers(parcel: bytes) -> ScanHeaders:
     parts = unpack(parcel)
     return ScanHeaders.decode([(name.decode(), value) for name, value in zip(parts[::2], parts[1::2], strict=True)])
+
+
+def test_the_grammar_of_series_makes_places_that_no_slice_has() -> None:
+    """Neighbours of one study, whole and sound but for numbers at the ends of a double, as text and as floats."""
+    slices = [one for number in range(300) for one in unpack(GRAMMARS["image_to_view"](Seeded(8, number)))]
+    assert sum(map(_accepted, slices)) > 0.9 * len(slices)
+    assert any(b"0\\0\\1e308" in one for one in slices)
+    assert any(struct.pack("<d", float(extreme)) in one for one in slices for extreme in part10.EXTREMES[:6])
+    assert sum(any(extreme.encode() in one for extreme in part10.EXTREMES) for one in slices) > 100
+    assert {(h.study_instance_uid, h.series_instance_uid) for h in map(_header_of, filter(_accepted, slices))} == {
+        ("1.2.3", "1.2.3.1")
+    }
+
+
+def _header_of(file: bytes) -> ScanHeaders:
+    return examine(Received(file, Door.STOW, "stow", 1.0, ""), Lanes(())).headers
 
 
 def test_no_input_changes_what_later_inputs_are_made_of() -> None:

@@ -170,7 +170,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="the dead letter of an image at fault is swallowed",
-        file="worker/scoring/settling.py",
+        file="worker/scoring/telling.py",
         old="        self._insist.until_done(record, letter)\n",
         new="        del letter\n",
         fault=POISON,

@@ -23,15 +23,14 @@ class EventKey:
 
     @classmethod
     def of(cls, key: bytes) -> Self | None:
-        """None for the key of an event that is not of one image."""
-        study, kind, *parts = key.decode().split("|")
-        if kind == ARRIVED:
-            sop, digest = parts
-            return cls(study, kind, sop, digest, ())
-        if kind in OUTCOMES:
-            sop, frame, digest, *model = parts
-            return cls(study, kind, sop, digest, (frame, *model))
-        return None
+        """None for the key of an event that is not of one image, or of none of ours: poison lies there, too."""
+        match key.decode("utf-8", "replace").split("|"):
+            case [study, "arrived" as kind, sop, digest]:
+                return cls(study, kind, sop, digest, ())
+            case [study, ("scored" | "not_analysed") as kind, sop, frame, digest, *model]:
+                return cls(study, kind, sop, digest, (frame, *model))
+            case _:
+                return None
 
 
 @dataclass(frozen=True, slots=True)

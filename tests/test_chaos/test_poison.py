@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from chaos.logged import EventKey, LogTold
 from chaos.phantoms import heads
 from chaos.poison import EXTREMES, Poison, poison
 from chaos.scenario import Load
@@ -55,6 +56,15 @@ def test_a_partition_is_folded_to_its_end(partition: int, at_once: int) -> None:
             fold.take_up(uid, None)
         fold.written(fold.fold(readings, min(at + at_once, len(raws))))
     assert fold.next_offset == len(raws)
+
+
+def test_the_ledger_reads_past_all_of_it() -> None:
+    """Keys that are no text, or no event's, are none of an image; the others are those of other studies."""
+    told = LogTold.of([one.key for one in RECORDS], [], [])
+    assert {key.study_instance_uid.startswith("2.25.") for key in told.keys} == {True}
+    assert (
+        EventKey.of(b"") is EventKey.of(b"\xff") is EventKey.of(b"1.2|arrived") is EventKey.of(b"1.2|scored|1") is None
+    )
 
 
 def test_an_image_far_away_is_one_more_of_its_study() -> None:

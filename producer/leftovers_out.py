@@ -105,6 +105,27 @@ def naming(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def renewed(url: str, claim: str) -> bool:
+    """Makes a payload of the store at ``url`` as young as one written now: a record is to lead to it once more.
+
+    False where it is not there, cannot be changed, or is none of that store. An object store's is left as it is.
+    """
+    protocol, _ = fsspec.core.split_protocol(url)
+    if protocol not in {None, "file", "local"}:
+        return True
+    place = claim.removeprefix(f"{url.rstrip('/')}/")
+    below, _, name = place.partition("/")
+    if place == claim or not (_FOLDER.fullmatch(below) and _PAYLOAD.fullmatch(name)):
+        return False
+    folder = Path(fsspec.core.url_to_fs(url)[1])
+    try:
+        with naming(folder):
+            os.utime(folder / below / name, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def _now_s(folder: Path) -> float:
     """By the clock that gives files their times."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

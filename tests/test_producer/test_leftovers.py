@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import PeerAway
 from contracts.hooks import Happening
-from producer.leftovers_out import LIVES, PART_S, Leftovers, naming
+from producer.leftovers_out import LIVES, PART_S, Leftovers, naming, renewed
 from producer.payload_out import PayloadStore
 from tests.test_producer.conftest import Start
 from tests.test_producer.objects import ct, part10
@@ -138,3 +138,31 @@ def test_payloads_go_when_the_topics_own_retention_says_so(start: Start, kafka_b
         wait_until(lambda: not old.exists(), 120)
         assert producer.hooks.labels_of(Happening.LEFTOVER_DELETED) == [{"kind": "payload"}]
     assert young.exists()
+
+
+def test_a_payload_that_a_record_is_to_lead_to_again_is_young_again(tmp_path: Path) -> None:
+    """A dead letter may be replayed to its last day; the record that this makes has a life of its own."""
+    url = f"file://{tmp_path}"
+    claims = [PayloadStore(url).put(bytes([number]) * 1000) for number in range(2)]
+    files = [aged(Path(claim.removeprefix("file://")), LIMIT_S + 60.0) for claim in claims]
+    assert renewed(url, claims[0])
+    leftovers(tmp_path, Counting()).sweep()
+    assert [file.exists() for file in files] == [True, False]
+
+
+@pytest.mark.parametrize("place", ["ab/" + NAME, "../" + NAME, "ab/" + NAME + ".part", "etc/passwd", "", "x/" * 300])
+def test_what_is_not_in_the_store_is_not_renewed(tmp_path: Path, place: str) -> None:
+    """A claim comes from a topic: nothing outside the store is touched, and nothing is made."""
+    outside = aged(tmp_path / NAME, DAY_S)
+    before = outside.stat().st_mtime
+    (tmp_path / "store").mkdir()
+    assert not renewed(f"file://{tmp_path}/store", f"file://{tmp_path}/store/{place}")
+    assert not renewed(f"file://{tmp_path}/store", f"file://{outside}")
+    assert not renewed(f"file://{tmp_path}/away", f"file://{tmp_path}/away/{place}")
+    assert outside.stat().st_mtime == before
+    assert not (tmp_path / "away").exists()
+
+
+def test_an_object_store_is_left_to_its_own_rule() -> None:
+    """It deletes by a lifecycle rule; nothing is asked of it."""
+    assert renewed("s3://bucket/scans", f"s3://bucket/scans/ab/{NAME}")

@@ -16,7 +16,7 @@ from contracts.hooks import Happening, Hooks
 from contracts.ports import Refusal
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings
-from producer.http_in import CONNECTION, HttpGuards, guarded_protocol
+from producer.http_in import CONNECTION, GuardedProtocol, HttpGuards, guarded_protocol
 from producer.places import Places, Seats
 
 RETRY_AFTER_S = 5
@@ -41,7 +41,7 @@ class HttpEntrance:
             log_config=None,
             lifespan="off",
             ws="none",
-            http=_told_protocol(HttpGuards(limits, self._places, self._refused, lambda: False)),
+            http=guarded_protocol(HttpGuards(limits, self._places, self._refused, lambda: False), ToldProtocol),
             h11_max_incomplete_event_size=limits.http_head_bytes,
             timeout_keep_alive=math.ceil(limits.http_head_s),
             **more,
@@ -66,38 +66,37 @@ class HttpEntrance:
         self._hooks.happened(Happening.REFUSED, door=self._door, reason=reason.value)
 
 
-def _told_protocol(guards: HttpGuards) -> type[asyncio.Protocol]:
-    """The guarded protocol, whose every answer must also be taken."""
-    guarded: Any = guarded_protocol(guards)
+class ToldProtocol(GuardedProtocol):
+    """A guarded connection whose every answer must also be taken."""
 
-    class Told(guarded):
-        _answer_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            transport.set_write_buffer_limits(high=0)  # paused means: something is not taken
-            super().connection_made(transport)
+    def connection_made(self, transport: Any) -> None:
+        """Paused, from now on, means: something is not taken."""
+        transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stop_answer_timer()
-            self._answer_timer = self.loop.call_later(guards.limits.http_answer_s, self._not_taken)
+    def pause_writing(self) -> None:
+        """The time of an answer begins, or begins anew."""
+        super().pause_writing()
+        self._stop_answer_timer()
+        self._answer_timer = self.loop.call_later(self.guards.limits.http_answer_s, self._not_taken)
 
-        def resume_writing(self) -> None:
-            self._stop_answer_timer()
-            super().resume_writing()
+    def resume_writing(self) -> None:
+        """It was taken."""
+        self._stop_answer_timer()
+        super().resume_writing()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_answer_timer()
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is left to take it."""
+        self._stop_answer_timer()
+        super().connection_lost(exc)
 
-        def _not_taken(self) -> None:
-            guards.refused(Reason.TOO_SLOW)
-            self.transport.abort()
+    def _not_taken(self) -> None:
+        self.guards.refused(Reason.TOO_SLOW)
+        self.transport.abort()
 
-        def _stop_answer_timer(self) -> None:
-            if self._answer_timer is not None:
-                self._answer_timer.cancel()
-                self._answer_timer = None
-
-    made: type[asyncio.Protocol] = Told
-    return made
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None

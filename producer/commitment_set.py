@@ -17,8 +17,9 @@ from contracts.errors import Rejected
 from contracts.reasons import Reason
 from producer.caps import Caps, Count
 from producer.commitment import Reference, Verdict
-from producer.elements import ITEM, LITTLE, Element, Level, Listener, is_sequence, level_at, past, walk
+from producer.elements import ITEM, LITTLE, Element, Level, is_sequence, level_at
 from producer.intake import is_uid
+from producer.walking import Listener, past, walk
 
 TRANSACTION_UID = 0x00081195
 FAILED_SOP_SEQUENCE, REFERENCED_SOP_SEQUENCE = 0x00081198, 0x00081199

@@ -276,7 +276,7 @@ def test_a_uid_that_is_none_is_refused(uid: str) -> None:
 )
 def test_what_was_announced_must_be_what_came(announced: dict[str, str], reason: Reason) -> None:
     """PS3.4 B.2.3 and PS3.18 10.5.2: request and data set name the same class, instance and study."""
-    assert refusal(GOOD, **announced) is reason
+    assert refusal(GOOD, DEFAULT, **announced) is reason
 
 
 def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:

@@ -113,11 +113,16 @@ class Polling:
     def _take(self, batches: Mapping[TopicPartition, list[Any]], tickets: Mapping[Partition, int]) -> None:
         for tp, batch in batches.items():
             ticket = tickets.get(tuple(tp), NO_TICKET)
-            self._look_into_gap(tp, batch[0])
+            if self._same(tp, ticket):  # a gap before a batch that will be read again is looked into then
+                self._look_into_gap(tp, batch[0])
             for record in batch:
                 self._custody.add(fetched(record, self._lanes[tp.topic]), ticket)
-            if self._custody.tickets().get(tuple(tp), ticket) != ticket:
+            if not self._same(tp, ticket):
                 self._rewind(tp)
+
+    def _same(self, tp: TopicPartition, ticket: int) -> bool:
+        """Whether the partition was not assigned anew since; one that is not ours has nothing to be read again."""
+        return self._custody.tickets().get(tuple(tp), ticket) == ticket
 
     def _rewind(self, tp: TopicPartition) -> None:
         """Assigned anew since the poll began: nothing tells whether a batch is of before or after that, so it was

@@ -24,7 +24,7 @@ from contracts.findings import FARTHEST_MM, THICKEST_MM
 from contracts.reasons import Reason
 from contracts.tensors import HEAD_CT_LESION, ModelSpec
 from worker.scoring.body_part import Said, said
-from worker.scoring.content import head_likeness
+from worker.scoring.content import head_likeness, shows_nothing
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
 from worker.scoring.hounsfield import Hounsfield
 
@@ -137,7 +137,11 @@ def check_frame(facts: FrameFacts, instance: InstanceFacts, route: Route) -> Non
 
 
 def check_content(hu: Hounsfield, facts: FrameFacts, way: Way) -> None:
-    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where no tag names a body part and the pixels name another."""
+    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where the pixels show nothing, whatever the tags say, and where no tag
+    names a body part and the pixels name another.
+    """
+    if shows_nothing(hu):
+        raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)
     if way.by_content and facts.spacing_mm and not way.route.looks_right(hu, facts.spacing_mm):
         raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)
 

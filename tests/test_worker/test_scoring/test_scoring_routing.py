@@ -210,14 +210,26 @@ def hu_of(payload: bytes) -> tuple[NDArray[np.float16], FrameFacts]:
 
 
 def test_content_decides_only_where_no_tag_does(head: bytes) -> None:
-    """A slice of nothing at all passes where it is named a head, and is out of scope where it is not named."""
+    """A disc of water passes where it is named a head, and is out of scope where it is not named."""
     hu, facts = hu_of(head)
-    empty = np.full_like(hu, -1000)
-    check_content(empty, facts, way_of(HEAD))
+    water = np.full_like(hu, -1000)
+    water[100:400, 100:400] = 0
+    check_content(water, facts, way_of(HEAD))
     unnamed = way_of(replace(HEAD, body_part=""))
     check_content(hu, facts, unnamed)
     with pytest.raises(NotAnalysable) as refused:
-        check_content(empty, facts, unnamed)
+        check_content(water, facts, unnamed)
+    assert refused.value.reason is Reason.CONTENT_OUT_OF_SCOPE
+
+
+@pytest.mark.parametrize("level_hu", [-1000, 0, 48, 3071])
+def test_a_blank_slice_is_not_scored_whatever_it_is_named(head: bytes, level_hu: int) -> None:
+    """A failed detector or a lost rescale under the name of a head once ended as not flagged."""
+    hu, facts = hu_of(head)
+    blank = np.full_like(hu, level_hu)
+    blank[::3] += 4  # the noise of an empty room
+    with pytest.raises(NotAnalysable) as refused:
+        check_content(blank, facts, way_of(HEAD))
     assert refused.value.reason is Reason.CONTENT_OUT_OF_SCOPE
 
 

@@ -114,7 +114,7 @@ class Custody:
             if not owned.checkpoint.fetched(record.place.offset):
                 return False
             owned.appended_s[record.place.offset] = record.appended_s
-            self._window.add(record.size_bytes)
+            self._window.add(record.lane, record.size_bytes)
             self._lanes.put(record.lane, replace(record, ticket=owned.ticket))
             self._changed.notify()
             return True
@@ -255,7 +255,7 @@ class Custody:
         with self._changed:
             self._closed = True
             for record in self._lanes.drop(lambda _: True):
-                self._window.remove(record.size_bytes)
+                self._window.remove(record.lane, record.size_bytes)
             self._changed.notify_all()
 
     def idle(self, timeout_s: float) -> bool:
@@ -280,5 +280,5 @@ class Custody:
 
     def _release(self, record: Fetched) -> None:
         self._working.pop(record, None)
-        self._window.remove(record.size_bytes)
+        self._window.remove(record.lane, record.size_bytes)
         self._changed.notify_all()

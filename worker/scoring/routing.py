@@ -137,8 +137,8 @@ def check_frame(facts: FrameFacts, instance: InstanceFacts, route: Route) -> Non
 
 
 def check_content(hu: Hounsfield, facts: FrameFacts, way: Way) -> None:
-    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where the pixels show nothing, whatever the tags say, and where no tag
-    names a body part and the pixels name another.
+    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where the pixels show nothing, whatever the tags say, and where no
+    tag names a body part and the pixels name another.
     """
     if shows_nothing(hu):
         raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)

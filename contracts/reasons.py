@@ -91,7 +91,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SOP_CLASS_MISMATCH: "The data set's SOPClassUID differs from the one announced.",
     Reason.SOP_INSTANCE_MISMATCH: "The data set's SOPInstanceUID differs from the one announced.",
     Reason.STUDY_MISMATCH: "The object does not belong to the study named in the request.",
-    Reason.TOO_LARGE: "The object is larger than this service takes.",
+    Reason.TOO_LARGE: "The object is larger than this service takes; it will not be taken when sent again.",
     Reason.TOO_COMPLEX: "The object has more elements, or sequences nested deeper, than this service takes.",
     Reason.NOT_ALLOWED: "The sender is not on the list of allowed peers.",
     Reason.BROKER_AWAY: "The message broker did not acknowledge the object; send it again later.",

@@ -32,7 +32,7 @@ from tests.test_producer.senders import association, status_of, store, unchanged
 pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore")]
 
 CT = (CTImageStorage, ExplicitVRLittleEndian)
-SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+SUCCESS, CANNOT_UNDERSTAND = 0x0000, 0xC000
 ACCEPTED, REJECTED = 0x02, 0x03
 PDU_TYPES = range(1, 8)
 
@@ -230,11 +230,11 @@ def test_a_title_forged_elsewhere_takes_nothing_from_its_owner(start: Start, tan
 
 
 def test_a_deflate_bomb_is_refused_and_gives_its_memory_back(start: Start, tansu: str, tmp_path: Path) -> None:
-    """1 MB that would be 1 GiB: 0xA700, nothing written, no byte of the budget lost."""
+    """1 MB that would be 1 GiB: 0xC000, nothing written, no byte of the budget lost."""
     context = (CTImageStorage, DeflatedExplicitVRLittleEndian)
     with start(tansu) as producer, unchanged(tmp_path) as send, scanner(producer, tmp_path / "scanner"):
         with association(producer.dicom, context) as peer:
-            assert send(peer, bomb()) == OUT_OF_RESOURCES
+            assert send(peer, bomb()) == CANNOT_UNDERSTAND
             good = ct()
             assert send(peer, part10(good, DeflatedExplicitVRLittleEndian)) == SUCCESS
         assert refused(producer, "too_large") == 1

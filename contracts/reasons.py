@@ -73,6 +73,7 @@ class Reason(StrEnum):
     # study
     NOTHING_IN_SCOPE = "nothing_in_scope"
     SAME_UID_OTHER_PIXELS = "same_uid_other_pixels"
+    SAME_STUDY_OTHER_PATIENT = "same_study_other_patient"
 
     @property
     def category(self) -> Category:
@@ -125,6 +126,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DISCARDED: "A person discarded the failed image.",
     Reason.NOTHING_IN_SCOPE: "No image of the study can be scored.",
     Reason.SAME_UID_OTHER_PIXELS: "The same SOP Instance UID arrived with other pixels: please review.",
+    Reason.SAME_STUDY_OTHER_PATIENT: "Images of this study name different patients (Patient ID): please review.",
 }
 
 _FIRST = {

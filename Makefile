@@ -1,6 +1,6 @@
 # Every target sets up what it needs, says so, and skips what is already there.
 .DEFAULT_GOAL := help
-.PHONY: help demo local test test-fast lint format bench train pictures lock clean
+.PHONY: help demo local test test-fast lint format bench chaos fuzz train pictures lock clean
 SHELL := /bin/bash
 RUN  := .venv
 TEST := .venv-test

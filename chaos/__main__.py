@@ -8,6 +8,7 @@ violation. Every finished run is kept, so the matrix can be run in pieces: --res
 import argparse
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__, formatter_class=_AsWritten)
     add = parser.add_argument
-    add("--fault", action="append", metavar="NAME", choices=FAULTS, help="one fault; repeatable (default: all)")
+    add("--fault", nargs="+", action="extend", metavar="NAME", choices=FAULTS, help="one fault or more (default: all)")
     add("--seed", type=int, default=1, metavar="N", help="the first seed (default: 1)")
     add("--runs", type=int, default=1, metavar="N", help="so many seeds of each fault: seed, seed+1, … (default: 1)")
     add("--hold", type=float, default=1.0, metavar="X", help="outages X times as long (default: 1; 60 s of no broker)")
@@ -89,7 +90,7 @@ def _summed_up(options: argparse.Namespace, console: Console) -> int:
         console.print(f"nothing is kept in {options.keep}")
         return 1
     file = record_out.write_summary(runs, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
-    result = totals([run.outcome for run in record_out.latest(runs)])
+    result = totals([run.outcome for run in record_out.counted(runs)])
     console.print(f"{file}: {json.dumps(result)}")
     return int(bool(result["violations"]))
 
@@ -99,12 +100,19 @@ def _run_all(options: argparse.Namespace, console: Console) -> list[Outcome]:
     todo = list(_todo(options, version))
     outcomes: list[Outcome] = []
     logs = options.keep.parent / "logs"
+    _heed_interrupts()
     with stop_signals(), Runner(lambda told: console.print(f"[dim]{escape(told)}[/dim]"), logs=logs) as runner:
         for number, (fault, seed) in enumerate(todo, start=1):
             outcomes.append(runner.run(fault, seed))
             record_out.keep(options.keep, outcomes[-1], version)
             _progress(console, f"{number}/{len(todo)}", outcomes[-1])
     return outcomes
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts us in the background has SIGINT ignored: a matrix that runs for hours must still hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _todo(options: argparse.Namespace, version: str) -> Iterator[tuple[Fault, int]]:

@@ -8,12 +8,20 @@ from chaos.ledger import Acknowledged, Ledger, key_of
 from chaos.logged import LogTold
 from chaos.phantoms import Picture
 from chaos.sightings import FLAGGED, NOT_FLAGGED, Sightings
+from contracts.reasons import Category, Reason
 
 NOT_ANALYSED, SCORED = "not_analysed", "scored"
 ENDED = (FLAGGED, NOT_FLAGGED, NOT_ANALYSED)
 
 # All pictures but the poisoned ones are good: whoever gives one of these reasons has not got the bytes it was sent.
 NOT_DURABLE = frozenset({"payload_missing", "record_unreadable", "record_lost", "pixels_undecodable", "discarded"})
+
+
+# An image without a score fails by its own fault for these (worker/scoring/analysis.at_fault), but for those that
+# flagging's timers and people give.
+OWN_FAULT = frozenset(reason for reason in Reason if reason.category is Category.FAILED) - {
+    *(Reason.RECORD_LOST, Reason.DELAYED, Reason.DISCARDED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,11 @@ def rows_of(answers: Answers, picture: Picture) -> list[Row]:
 def undurable(picture: Picture, row: Row) -> bool:
     """Whether the row says that the service has not got the image as it was sent."""
     return picture.readable and row.reason in NOT_DURABLE
+
+
+def own_fault(row: Row) -> bool:
+    """Whether the image itself failed us: scoring owes it a dead letter."""
+    return row.outcome == NOT_ANALYSED and row.reason in OWN_FAULT
 
 
 def stranded(ledger: Ledger, told: StudyTold) -> bool:

@@ -7,7 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from chaos.answers import Entry, Row, StudyTold
-from chaos.case import ENDED, NOT_ANALYSED, SCORED, Case, Study, answered, rows_of, stranded, undurable
+from chaos.case import (
+    ENDED,
+    NOT_ANALYSED,
+    SCORED,
+    Case,
+    Study,
+    answered,
+    own_fault,
+    rows_of,
+    stranded,
+    undurable,
+)
 from chaos.ledger import is_finding, key_of
 from chaos.logged import ARRIVED, OUTCOMES
 from chaos.phantoms import Picture
@@ -63,6 +74,17 @@ def logged_exactly_once(case: Case) -> Iterator[str]:
     for (uid, sop, _, kind), times in doubled.items():
         if times > 1 and uid in case.ledger.studies:
             yield f"I1 settled once: study {uid} image {sop} is {kind} under {times} keys in the log"
+
+
+def buried(case: Case) -> Iterator[str]:
+    """In the log: who failed by its own fault has a dead letter, so that a person can look at it."""
+    if case.log is None:
+        return
+    letters = {(one.study_instance_uid, one.sop_instance_uid, one.digest) for one in case.log.letters}
+    for one in case.ledger.acknowledged:
+        for row in rows_of(case.answers, one.picture):
+            if own_fault(row) and key_of(one.picture) not in letters:
+                yield _i1(one.picture, f"failed ({row.reason}) and has no dead letter")
 
 
 def both_told(case: Case) -> Iterator[str]:
@@ -252,6 +274,7 @@ CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     settled_exactly_once,
     nothing_unsent,
     logged_exactly_once,
+    buried,
     both_told,
     ends,
     never_missing_meanwhile,

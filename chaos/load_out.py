@@ -64,6 +64,11 @@ class Scanners:
         self._thread = threading.Thread(target=self._send_all, daemon=True)
         self._trouble: BaseException | None = None
 
+    @property
+    def pauses_s(self) -> float:
+        """How long the latest of the images is held back."""
+        return max((sending.pause_s for sending in self._sendings), default=0.0)
+
     def start(self) -> None:
         """Begins to send and returns."""
         self._thread.start()
@@ -91,6 +96,7 @@ class Scanners:
         """The whole sending, however often that takes; what is left at the end is given up."""
         if sending.late:
             self._await_closing(sending.study_instance_uid)
+            self._stop.wait(sending.pause_s)
         ends_s = time.monotonic() + self._insist_s
         left, producer, again_s = list(sending.pictures), sending.producer, AGAIN_S[0]
         while left and not self._stop.is_set():

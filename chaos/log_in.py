@@ -1,4 +1,4 @@
-"""Reads what lies on ``study.events`` and ``study.audit`` now."""
+"""Reads what lies on ``study.events``, ``study.audit`` and ``scans.dead`` now."""
 
 import time
 from collections.abc import Iterator
@@ -18,14 +18,15 @@ class LogUnread(Exception):
 
 
 def read_log(bootstrap: str, topics: Topics) -> LogTold:
-    """Both topics from their beginning to their end as it is now. Raises LogUnread."""
+    """All three topics from their beginning to their end as it is now. Raises LogUnread."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, fetch_max_wait_ms=100, enable_auto_commit=False)
     try:
         events = [record.key for record in _records(consumer, topics.events)]
         audit = [record.value for record in _records(consumer, topics.audit)]
+        letters = [record.headers for record in _records(consumer, topics.dead)]
     finally:
         consumer.close()
-    return LogTold.of(events, audit)
+    return LogTold.of(events, audit, letters)
 
 
 def _records(consumer: Any, topic: str) -> Iterator[Any]:

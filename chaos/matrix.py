@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from chaos.faults import brokers, clocks, links, processes, senders, storage, triton, view
+from chaos.faults import brokers, clocks, links, processes, records, senders, storage, triton, view
 from chaos.scenario import Fault
 
 FAMILIES = {
@@ -14,6 +14,7 @@ FAMILIES = {
     "storage": storage.faults,
     "clocks": clocks.faults,
     "senders": senders.faults,
+    "records": records.faults,
 }
 
 

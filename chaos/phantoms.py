@@ -48,6 +48,7 @@ _START_OF_CODESTREAM = b"".join(
     )
 )
 POISON_BYTES = 2000
+FAR_MM = ("0", "0", "1e308")  # a decimal string as it may be (PS3.5 6.2), and no place
 
 Plane = NDArray[np.int16]
 
@@ -87,6 +88,7 @@ class _Wanted:
     stat: bool
     poison: bool
     other_bytes: bool
+    far: bool
 
 
 def heads(load: Load, seed: int, run: str) -> tuple[Head, ...]:
@@ -102,8 +104,12 @@ def _wanted(load: Load, run: str, dice: Random) -> list[_Wanted]:
     stat = set(dice.sample(numbers, round(load.stat * load.studies)))
     poison = set(dice.sample(numbers, min(load.poison, load.studies)))
     other = set(dice.sample(numbers, min(load.other_bytes, load.studies)))
+    far = set(dice.sample(numbers, min(load.far, load.studies)))
+    odd = (poison, other, far)
     return [
-        _Wanted(f"{run}.{nth}", dice.randint(*load.images), nth in positive, nth in stat, nth in poison, nth in other)
+        _Wanted(
+            f"{run}.{nth}", dice.randint(*load.images), nth in positive, nth in stat, *(nth in which for which in odd)
+        )
         for nth in numbers
     ]
 
@@ -122,6 +128,8 @@ def _head(wanted: _Wanted, large: float, dice: Random) -> Head:
         pictures.append(_with_other_pixels(uid, wanted, sick, place_mm, dice))
     if wanted.poison:
         pictures.append(_poison(uid, wanted.name, wanted.slices, dice))
+    if wanted.far:
+        pictures.append(_far(uid, wanted.name, wanted.slices, dice))
     return Head(uid, wanted.stat, tuple(pictures))
 
 
@@ -130,6 +138,12 @@ def _with_other_pixels(uid: str, wanted: _Wanted, sick: range, place_mm: tuple[f
     nth = dice.randrange(wanted.slices)
     hu = _slice_hu(MATRIX, place_mm if nth in sick else None, dice)
     return _picture(uid, wanted.name, nth, hu, sop_name=f"image {nth}", lesion=nth in sick)
+
+
+def _far(uid: str, name: str, nth: int, dice: Random) -> Picture:
+    """A sound slice, but for where it says it lies: its pixels are good, and it has no place in a head."""
+    hu = _slice_hu(MATRIX, None, dice)
+    return _picture(uid, name, nth, hu, sop_name="far", lesion=False, position_mm=FAR_MM)
 
 
 def _slice_hu(matrix: int, lesion_mm: tuple[float, float] | None, dice: Random) -> Plane:
@@ -161,11 +175,15 @@ def _ellipse(
     return (rows_mm / half_mm[0]) ** 2 + (columns_mm / half_mm[1]) ** 2 <= 1.0
 
 
-def _picture(uid: str, name: str, nth: int, hu: Plane, *, sop_name: str, lesion: bool) -> Picture:
+def _picture(
+    uid: str, name: str, nth: int, hu: Plane, *, sop_name: str, lesion: bool, position_mm: Sequence[str] = ()
+) -> Picture:
     """Large images as they are, small ones run-length encoded: small enough to travel in the record."""
     stored = (hu - INTERCEPT_HU).astype("<i2").tobytes()
     matrix = hu.shape[0]
     image = _image(uid, name, nth, matrix, sop_name)
+    if position_mm:
+        image.ImagePositionPatient = list(position_mm)
     if matrix == MATRIX:
         _compress(image, RLELossless, _run_lengths(stored, matrix))
     else:
@@ -258,8 +276,3 @@ def _data_set_at(part10: bytes) -> int:
 
 def _uid(*parts: str) -> str:
     return str(generate_uid(entropy_srcs=["lesion-triage chaos", *parts]))
-
-
-def pictures_of(studies: Sequence[Head]) -> list[Picture]:
-    """Every picture, study after study."""
-    return [picture for study in studies for picture in study.pictures]

@@ -1,11 +1,11 @@
-"""Ten bugs that a hurried change could bring in, and the run that must find each: a checker that never fails proves
+"""Bugs that a hurried change could bring in, and the run that must find each: a checker that never fails proves
 nothing. Pure.
 
 A bug is one replacement in one file of a copy of the tree (chaos/planted_call). Under its fault the ledger must report
 a violation of an invariant it ``breaks``; the tree as it is must report none under the same fault and seed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -33,7 +33,8 @@ class Bug:
     """One replacement. ``file``: below the root of the tree.
 
     ``breaks``: the invariants of which one must speak, I1 to I7. More than one where timing decides what the bug does
-    first: an image whose event nobody reads is unsettled (I1) or leaves its study open (I2).
+    first: an image whose event nobody reads is unsettled (I1) or leaves its study open (I2). ``says``: words of the
+    check that must be the one, where others share its invariant.
     """
 
     name: str
@@ -42,6 +43,11 @@ class Bug:
     new: str
     fault: Fault
     breaks: frozenset[str]
+    says: str = ""
+
+    def seen_in(self, violations: Iterable[str]) -> bool:
+        """Whether one of the sentences is what the bug must bring about."""
+        return any(told.split()[0] in self.breaks and self.says in told for told in violations)
 
     def planted(self, source: str) -> str:
         """The file with the bug in it. Raises NotPlanted."""
@@ -161,6 +167,15 @@ BUGS: tuple[Bug, ...] = (
         new="for event in self._events(record, work) if isinstance(event, Scored)]",
         fault=POISON,
         breaks=frozenset({"I1", "I2"}),
+    ),
+    Bug(
+        name="the dead letter of an image at fault is swallowed",
+        file="worker/scoring/telling.py",
+        old="        self._insist.until_done(record, letter)\n",
+        new="        del letter\n",
+        fault=POISON,
+        breaks=frozenset({"I1"}),
+        says="has no dead letter",
     ),
     Bug(
         name="a failed image counts for nothing",

@@ -29,7 +29,7 @@ class Kept:
 
     @property
     def cell(self) -> tuple[str, int]:
-        """Fault and seed: run again, the later one counts."""
+        """Fault and seed: run again, one of the runs counts (``counted``)."""
         return self.outcome.fault, self.outcome.seed
 
 
@@ -76,14 +76,30 @@ def _decoded(told: Mapping[str, Any]) -> Kept:
     return Kept(Outcome(**known), told["at"], told["version"], told.get("load", 0.0))
 
 
-def latest(runs: Iterable[Kept]) -> list[Kept]:
-    """Of each fault and seed the last run."""
-    return list({run.cell: run for run in runs}.values())
+def counted(runs: Iterable[Kept]) -> list[Kept]:
+    """Of each fault and seed one run: of the version that was run last the worst, of equal ones the last.
+
+    A later version takes the place of an earlier one. A second run of the same version proves nothing against the
+    first: what it was seen to do once, it does.
+    """
+    cells: dict[tuple[str, int], list[Kept]] = {}
+    for run in runs:
+        cells.setdefault(run.cell, []).append(run)
+    return [_worst([run for run in tried if run.version == tried[-1].version]) for tried in cells.values()]
+
+
+def _worst(tried: Sequence[Kept]) -> Kept:
+    return max(reversed(tried), key=_badness)
+
+
+def _badness(run: Kept) -> tuple[int, int]:
+    told = run.outcome
+    return len(told.violations), told.lost + told.doubled + told.silent_normals + told.actions_lost
 
 
 def summary(runs: Sequence[Kept], command: str) -> dict[str, Any]:
-    """What the file comes to: each fault and seed counted once, by its latest run."""
-    cells = latest(runs)
+    """What the file comes to: each fault and seed counted once, by the run that ``counted`` chooses."""
+    cells = counted(runs)
     names = sorted({run.outcome.fault for run in cells})
     versions = sorted({run.version for run in cells})
     return {
@@ -96,7 +112,7 @@ def summary(runs: Sequence[Kept], command: str) -> dict[str, Any]:
         "totals": totals([run.outcome for run in cells]),
         "faults": {name: totals([run.outcome for run in cells if run.outcome.fault == name]) for name in names},
         "violations": [_violated(run) for run in cells if run.outcome.violations],
-        # Runs that another run of the same fault and seed has replaced: what was found on the way.
+        # Runs in whose place another counts, mostly of a later version: what was found on the way.
         "replaced": [_violated(run) for run in runs if run not in cells and run.outcome.violations],
     }
 

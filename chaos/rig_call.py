@@ -14,6 +14,8 @@ from chaos.control_call import Control
 from chaos.crew_call import Crew, CrewPart, Ways
 from chaos.ground_call import Ground
 from chaos.link_call import Address, TcpLink
+from chaos.log_out import append
+from chaos.poison import Poison
 from chaos.scenario import Disk, Mood
 from contracts.worklist import QueueStatus
 from launch.clients.connect_call import topics_of
@@ -135,6 +137,11 @@ class RunningRig:
         """Of the present crew's topics."""
         return self.crew.settings.kafka.topic_prefix
 
+    @property
+    def partitions(self) -> int:
+        """Of each topic."""
+        return self.crew.settings.kafka.partitions
+
     # Its state
 
     def healthy(self) -> bool:
@@ -189,6 +196,10 @@ class RunningRig:
         """Restarts Triton with the model, or with a repository that does not know it."""
         self.ground.triton.offer(model=model)
         self.ground.triton.restart()
+
+    def tell(self, records: Sequence[Poison]) -> None:
+        """Appends to study.events, past all of our services."""
+        append(self.bootstrap, topics_of(self.crew.settings.kafka).events, records)
 
     def extra_worker(self) -> CrewPart:
         """One more worker, not started."""

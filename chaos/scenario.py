@@ -15,6 +15,7 @@ from enum import StrEnum
 from random import Random
 from typing import Any, Protocol
 
+from chaos.poison import Poison
 from launch.stack.apache_kafka import KafkaNode
 from launch.stack.part import Part
 from launch.stack.redis_server import RedisServer
@@ -28,8 +29,7 @@ class Order(StrEnum):
     """In which order the images of a study are sent."""
 
     IN_ORDER = "in_order"
-    SHUFFLED = "shuffled"
-    LATE = "late"  # shuffled, and some come after the study has closed
+    LATE = "late"  # shuffled, and some come after the study has closed, with some seeds minutes after
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Load:
     stow: float = 0.2  # studies sent by STOW-RS instead of C-STORE
     large: float = 0.1  # images that are too large for a record and go to the claim check
     poison: int = 0  # studies with an image that no decoder can read
+    far: int = 0  # studies with an image that says it lies 1e308 mm away
     other_bytes: int = 0  # studies in which one SOP Instance UID comes again with other pixels
 
 
@@ -118,6 +119,10 @@ class Rig(Protocol):
     def links(self) -> Mapping[str, Link]:
         """``dicom-0``, ``dicom-1`` (scanners → producers), ``redis``, ``triton`` (workers → it), ``redis-worklist``."""
 
+    @property
+    def partitions(self) -> int:
+        """Of each topic."""
+
     def leader(self) -> KafkaNode:
         """The broker that leads most partitions of study.events now."""
 
@@ -133,8 +138,14 @@ class Rig(Protocol):
     def serve(self, *, model: bool) -> None:
         """Restarts Triton with the model, or with a repository that does not know it."""
 
+    def tell(self, records: Sequence[Poison]) -> None:
+        """Appends to study.events, past all of our services."""
+
     def extra_worker(self) -> ServicePart:
         """One more worker, not started: launch(), ask_to_stop(), wait_until_stopped(), close() it."""
+
+    def status(self) -> str:
+        """What the worklist says of its own answers now; ``away`` when it says nothing."""
 
     def pause(self, seconds: float) -> None:
         """Waits, unless the run is being interrupted."""

@@ -9,7 +9,17 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contracts.errors import DecodeError
-from contracts.findings import Frozen, Label, Measure, Patient, Probability
+from contracts.findings import (
+    EpochS,
+    FrameCount,
+    Frozen,
+    Label,
+    Measure,
+    Patient,
+    PositionMm,
+    Probability,
+    ThicknessMm,
+)
 from contracts.names import Lane
 from contracts.reasons import Reason
 
@@ -20,7 +30,7 @@ StudyUid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
 class _Event(Frozen):
     schema_version: Literal[1] = 1
     study_instance_uid: StudyUid
-    at: float  # epoch seconds by the writer's clock: for people; order is the offset
+    at: EpochS  # by the writer's clock: for people; order is the offset
 
     @property
     def key(self) -> bytes:
@@ -49,7 +59,7 @@ class Arrived(_ImageEvent):
     kind: Literal["arrived"] = "arrived"
     sop_class_uid: str
     digest: str
-    frames: int = 1
+    frames: FrameCount = 1
     lane: Lane = Lane.ROUTINE
     source: str = ""
     patient: Patient = Patient()
@@ -73,13 +83,13 @@ class Scored(_ImageEvent):
     """Scoring: one frame's scores. ``frame`` is 0-based. Positions are along the slice normal (PS3.3 C.7.6.2.1.1)."""
 
     kind: Literal["scored"] = "scored"
-    frame: int = 0
-    frames: int = 1
+    frame: FrameCount = 0
+    frames: FrameCount = 1
     model: str
     model_version: str
     measures: dict[Label, Measure]
-    position_mm: float
-    thickness_mm: Annotated[float, Field(gt=0.0)]
+    position_mm: PositionMm
+    thickness_mm: ThicknessMm
     orientation: str = "axial"  # slices of a series agree only within one orientation
     scan: ScanPlace | None = None
 
@@ -97,8 +107,8 @@ class NotAnalysed(_ImageEvent):
     """Scoring: why an image has no score. ``frame`` None speaks for the whole instance."""
 
     kind: Literal["not_analysed"] = "not_analysed"
-    frame: int | None = None
-    frames: int = 1
+    frame: FrameCount | None = None
+    frames: FrameCount = 1
     reason: Reason
     scan: ScanPlace | None = None
 
@@ -149,8 +159,8 @@ class Lost(Frozen):
     partition: Annotated[int, Field(ge=0)]
     first: Annotated[int, Field(ge=0)]
     upto: Annotated[int, Field(ge=0)]
-    before: float | None = None  # epoch seconds by broker append time; None: nothing is left, so this event's own
-    at: float  # epoch seconds by the writer's clock: for people
+    before: EpochS | None = None  # epoch seconds by broker append time; None: nothing is left, so this event's own
+    at: EpochS  # by the writer's clock: for people
 
     @property
     def key(self) -> bytes:

@@ -8,6 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field
 SMALLEST_TOLD_ML = 0.1  # what one digit after the point can tell
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
+# Beyond these a number is no measurement of a patient but a fault or an attack: whoever rounds, adds or multiplies
+# what lies within them cannot overflow.
+FARTHEST_MM = 10_000.0  # a place, from the origin of the frame of reference: scanners are some metres long
+THICKEST_MM = 1_000.0  # a slice or slab
+LARGEST_MM2 = 10_000_000.0  # an area in one image: 3 m × 3 m
+MOST_FRAMES = 1_000_000  # of one instance; the door takes far fewer
+LATEST_S = 253_402_300_799.0  # epoch seconds: the last that a calendar of four digits can tell
+PositionMm = Annotated[float, Field(ge=-FARTHEST_MM, le=FARTHEST_MM)]
+ThicknessMm = Annotated[float, Field(gt=0.0, le=THICKEST_MM)]
+AreaMm2 = Annotated[float, Field(ge=0.0, le=LARGEST_MM2)]
+FrameCount = Annotated[int, Field(ge=0, le=MOST_FRAMES)]
+EpochS = Annotated[float, Field(ge=0.0, le=LATEST_S)]
+
 
 class Frozen(BaseModel):
     """Values that travel between rooms: immutable, closed (an unknown field is an error), numbers finite."""
@@ -81,9 +94,9 @@ class Measure(Frozen):
 
     probability: Probability
     threshold: Probability
-    area_mm2: Annotated[float, Field(ge=0.0)] = 0.0
-    outside_mm2: Annotated[float, Field(ge=0.0)] = 0.0
-    centroid_mm: tuple[float, float] | None = None  # (row, column) from the image centre
+    area_mm2: AreaMm2 = 0.0
+    outside_mm2: AreaMm2 = 0.0
+    centroid_mm: tuple[PositionMm, PositionMm] | None = None  # (row, column) from the image centre
 
     @property
     def positive(self) -> bool:

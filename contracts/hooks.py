@@ -33,6 +33,7 @@ class Happening(StrEnum):
     DUPLICATE = "duplicate"
     REFUSED = "refused"
     EXECUTABLE = "executable"
+    LEFTOVER_DELETED = "leftover_deleted"
     SCORED = "scored"
     NOT_ANALYSED = "not_analysed"
     DEAD_LETTER = "dead_letter"

@@ -38,9 +38,14 @@ STAGE_SECONDS = Metric("triage_stage_seconds", _H, "Time inside a stage.", ("sta
 METRICS: dict[Happening, Metric] = {
     Happening.RECEIVED: Metric("triage_images_received", _C, "Images acknowledged.", ("door", "lane")),
     Happening.DUPLICATE: Metric("triage_images_duplicate", _C, "Images received again, unchanged.", ("room",)),
-    Happening.REFUSED: Metric("triage_images_refused", _C, "Objects refused at the door.", ("door", "reason")),
+    Happening.REFUSED: Metric(
+        "triage_images_refused", _C, "Objects, requests and connections refused at a door.", ("door", "reason")
+    ),
     Happening.EXECUTABLE: Metric(
         "triage_executable_preambles", _C, "DICOM objects whose preamble is that of a program.", ("door", "kind")
+    ),
+    Happening.LEFTOVER_DELETED: Metric(
+        "triage_leftovers_deleted", _C, "Files deleted from the payload store: expired payloads, parts.", ("kind",)
     ),
     Happening.SCORED: Metric("triage_images_scored", _C, "Frames scored.", ("model", "version")),
     Happening.NOT_ANALYSED: Metric("triage_images_not_analysed", _C, "Images without a score.", ("reason",)),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from contracts.scans import Place
 
@@ -69,3 +69,22 @@ class Service(Protocol):
 
     def addresses(self) -> Mapping[str, str]:
         """What it listens on, by name, once ready: e.g. {"dicom": "127.0.0.1:11112"}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an HTTP request is not let in: its status, a sentence without what was sent, headers of the answer."""
+
+    code: int
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Entrance(Protocol):
+    """Who may come in at one HTTP listener: silent, slow, greedy and large callers leave room for the others."""
+
+    def config(self, app: Any, **more: Any) -> Any:
+        """The ``uvicorn.Config`` of the listener, ``more`` being further options: connections are guarded."""
+
+    def refusal(self, scope: Any) -> Refusal | None:
+        """Asked once for each request (its ASGI scope) before anything is done for it. None: it is let in."""

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     # study
     NOTHING_IN_SCOPE = "nothing_in_scope"
     SAME_UID_OTHER_PIXELS = "same_uid_other_pixels"
+    SAME_STUDY_OTHER_PATIENT = "same_study_other_patient"
 
     @property
     def category(self) -> Category:
@@ -91,7 +92,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SOP_CLASS_MISMATCH: "The data set's SOPClassUID differs from the one announced.",
     Reason.SOP_INSTANCE_MISMATCH: "The data set's SOPInstanceUID differs from the one announced.",
     Reason.STUDY_MISMATCH: "The object does not belong to the study named in the request.",
-    Reason.TOO_LARGE: "The object is larger than this service takes.",
+    Reason.TOO_LARGE: "The object is larger than this service takes; it will not be taken when sent again.",
     Reason.TOO_COMPLEX: "The object has more elements, or sequences nested deeper, than this service takes.",
     Reason.NOT_ALLOWED: "The sender is not on the list of allowed peers.",
     Reason.BROKER_AWAY: "The message broker did not acknowledge the object; send it again later.",
@@ -125,6 +126,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DISCARDED: "A person discarded the failed image.",
     Reason.NOTHING_IN_SCOPE: "No image of the study can be scored.",
     Reason.SAME_UID_OTHER_PIXELS: "The same SOP Instance UID arrived with other pixels: please review.",
+    Reason.SAME_STUDY_OTHER_PATIENT: "Images of this study name different patients (Patient ID): please review.",
 }
 
 _FIRST = {

@@ -7,13 +7,24 @@ Key: StudyInstanceUID. Headers: below; never patient data.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from contracts.errors import DecodeError
+from contracts.findings import EpochS, FrameCount
 from contracts.names import Lane
 
 SCHEMA = 1
 _STUDY = re.compile(r"[0-9.]{1,64}")  # as in contracts/events.py: it becomes part of keys, partitions and names
+
+
+# As in the events that are made of them: a header beyond these would give an image that no event could speak of.
+_BOUNDS: dict[str, TypeAdapter[Any]] = {
+    "received_at": TypeAdapter(EpochS),
+    "size_bytes": TypeAdapter(NonNegativeInt),
+    "frames": TypeAdapter(Annotated[FrameCount, Field(ge=1)]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,8 @@ def _typed(raw: Mapping[str, bytes]) -> dict[str, object]:
     if not _STUDY.fullmatch(raw["study_instance_uid"].decode()):
         raise ValueError("study_instance_uid is no UID")
     read = {float: float, int: int, str: str, Lane: Lane}
-    return {f.name: read[f.type](raw[f.name].decode()) for f in fields(ScanHeaders)}  # type: ignore[index]
+    values = {f.name: read[f.type](raw[f.name].decode()) for f in fields(ScanHeaders)}  # type: ignore[index]
+    return values | {name: check.validate_python(values[name]) for name, check in _BOUNDS.items()}
 
 
 @dataclass(frozen=True, slots=True)

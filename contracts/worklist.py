@@ -89,12 +89,17 @@ class LaneBacklog(Frozen):
 
 
 class Backlog(Frozen):
-    """How far analysis is behind. ``complete``: every partition's owner tells; else there may be more."""
+    """How far analysis is behind. ``complete``: every partition's owner tells; else there may be more.
+
+    ``behind_s``: age of the last event that was folded in, where later ones lie unread on the log, so that images may
+    have arrived of which nothing is told yet; 0 where flagging stands at the log's end.
+    """
 
     images: int = 0
     oldest_s: float | None = None
     lanes: dict[Lane, LaneBacklog] = Field(default_factory=dict)
     complete: bool = True
+    behind_s: float = 0.0
 
 
 class PartitionStatus(StrEnum):

@@ -44,7 +44,9 @@ _COMMANDS: dict[str, _Lazy] = {
     "send": _Lazy("launch.scanner", "register", "Send DICOM files as a scanner would.", "producer"),
     "queue": _Lazy("launch.queue", "register", "Show the live reading list.", "worklist"),
     "dead": _Lazy("launch.dead", "app", "List, replay or discard scans that could not be scored.", "worker"),
-    "models": _Lazy("launch.models", "app", "The served models: list, verify, import, promote, compress, plan.", "worker"),
+    "models": _Lazy(
+        "launch.models", "app", "The served models: list, verify, import, promote, compress, plan.", "worker"
+    ),
     "data": _Lazy("training.data.cli", "app", "Check a data set before training (in a checkout).", "train"),
     "phantom": _Lazy("training.phantom.cli", "app", "Make synthetic head CT studies with known truth.", "train"),
     "train": _Lazy("training.cli", "app", "Train the default model (in a checkout, not in the wheel).", "train"),

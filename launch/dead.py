@@ -1,7 +1,9 @@
 """``triage dead``: scans that could not be scored through a fault of their own. List, replay or discard them."""
 
+import functools
 import getpass
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,8 +16,9 @@ from rich.table import Table
 
 from contracts.errors import TriageError
 from contracts.reasons import Reason
-from launch.letters_call import Letter, Letters
+from launch.letters_call import Letter, Letters, Replayed
 from launch.settings_in import load
+from producer.leftovers_out import renewed
 
 app = typer.Typer(
     help="List, replay or discard scans that could not be scored.", no_args_is_help=True, add_completion=False
@@ -56,7 +59,7 @@ def replay(
     """Put scans back into their lanes, to be scored again; written into the audit trail."""
     with _letters(config) as letters:
         chosen = _chosen(letters, places, every=every, because=because)
-        _each(chosen, lambda letter: {"new_place": _text(letters.replay(letter))}, "replayed", as_json=as_json)
+        _each(chosen, lambda letter: _told(letters.replay(letter)), "replayed", as_json=as_json)
 
 
 @app.command()
@@ -82,7 +85,8 @@ def discard(
 
 @contextmanager
 def _letters(config: Path | None) -> Iterator[Letters]:
-    letters = Letters(load(config).kafka, by=_who())
+    settings = load(config)
+    letters = Letters(settings.kafka, by=_who(), renew=functools.partial(renewed, settings.payload.url))
     try:
         yield letters
     finally:
@@ -124,6 +128,20 @@ def _table(letters: list[Letter]) -> Table:
         at = datetime.fromtimestamp(letter.at, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
         table.add_row(letter.place, letter.reason, letter.study_instance_uid, at)
     return table
+
+
+def _told(replayed: Replayed) -> dict[str, Any]:
+    """What became of it; on standard error where a person has to look after it."""
+    told: dict[str, Any] = {"new_place": _text(replayed.place)}
+    if replayed.renewed is not None:
+        told["payload_renewed"] = replayed.renewed
+    if replayed.renewed is False:
+        print(
+            f"{told['new_place']}: its payload could not be made young again from here. It is scored if it is still in "
+            "the store when its turn comes; if not, it is a dead letter again (payload_missing).",
+            file=sys.stderr,
+        )
+    return told
 
 
 def _text(place: Any) -> str:

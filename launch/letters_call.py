@@ -3,14 +3,15 @@
 A letter is named by the place of the scan it is about (``topic:partition:offset``). What was done is written three
 times, in this order, each acknowledged before the next: the deed itself (the scan into its lane, or the event), the
 audit trail, and a mark on ``scans.dead`` that takes the letter off the list. A crash in between leaves the letter on
-the list: replaying it again gives the same events, under the same keys.
+the list: replaying it again gives the same events, under the same keys. Before a scan goes into its lane its payload
+in the store is made young again: by its age it could be deleted while the new record waits (leftovers_out).
 
 A letter holds a whole scan. The list keeps what tells of it and where it lies; the scan is read when it is needed.
 """
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +72,23 @@ class Listed:
     more: int
 
 
-class Letters:
-    """The letters of one cluster. Close it when done. Raises PeerError while the broker is away."""
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Where the scan lies now. ``renewed``: whether its payload in the store is young again, None where it has none."""
 
-    def __init__(self, settings: KafkaSettings, by: str) -> None:
+    place: Place
+    renewed: bool | None
+
+
+class Letters:
+    """The letters of one cluster. Close it when done. Raises PeerError while the broker is away.
+
+    ``renew``: makes the payload of a claim young again; False where it could not.
+    """
+
+    def __init__(self, settings: KafkaSettings, by: str, renew: Callable[[str], bool]) -> None:
         self._settings = settings
+        self._renew = renew
         self._by = by
         self._topics = topics_of(settings)
         self._log = KafkaLog(settings, Silent())
@@ -96,15 +109,17 @@ class Letters:
             raise TriageError(f"There is no open dead letter {', '.join(unknown)}: see `triage dead list`.")
         return [found[place] for place in wanted]
 
-    def replay(self, letter: Letter) -> Place:
-        """The scan goes into its lane again, as it was. Returns its new place."""
+    def replay(self, letter: Letter) -> Replayed:
+        """The scan goes into its lane again, as it was."""
         source, record = _place(letter.place), read_record(self._settings, letter.lies)
         value, key, headers = record.value or b"", letter.study_instance_uid.encode(), _scan_headers(record)
-        if not value and not dict(headers).get("claim"):
+        claim = dict(headers).get("claim", b"").decode("utf-8", "replace")
+        renewed = self._renew(claim) if claim else None
+        if not value and not claim:
             value = read_record(self._settings, source).value or b""  # the letter was too large to keep it
         new = self._append(Entry(source.topic, source.partition, key, value, headers))
         self._written_down(letter, "dead_letter_replayed", {"new_place": f"{new.topic}:{new.partition}:{new.offset}"})
-        return new
+        return Replayed(new, renewed)
 
     def discard(self, letter: Letter, why: str) -> None:
         """The image stays *not analysed*, now by a person's decision, who says why."""

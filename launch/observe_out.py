@@ -46,6 +46,7 @@ _LEVELS: dict[Happening, int] = {
     Happening.PARTITIONS_ASSIGNED: logging.INFO,
     Happening.REBUILDING: logging.INFO,
     Happening.PEER_UP: logging.INFO,
+    Happening.LEFTOVER_DELETED: logging.INFO,
     Happening.COMMITMENT_REPORTED: logging.INFO,
     Happening.COMMITMENT_UNDELIVERED: logging.WARNING,
     Happening.BREAKER_OPEN: logging.WARNING,

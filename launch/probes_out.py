@@ -21,7 +21,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from contracts.errors import SettingsError
-from contracts.ports import Service
+from contracts.ports import Refusal, Service
+from contracts.settings import LimitSettings
+from launch.http_entrance_in import HttpEntrance
 from launch.log_out import told
 from launch.observe_out import CONTENT_TYPE, Observer
 
@@ -35,13 +37,20 @@ _STOPPED_S = 2.0  # open requests of a probe are short
 class Probes:
     """The probe server of one process. Raises SettingsError where its address cannot be had."""
 
-    def __init__(self, services: Sequence[Service], observer: Observer, host: str, port: int) -> None:
+    def __init__(  # where it listens and what it takes, beside whom it tells of
+        self,
+        services: Sequence[Service],
+        observer: Observer,
+        host: str,
+        port: int,
+        limits: LimitSettings | None = None,
+    ) -> None:
         self._services = services
         self._observer = observer
         self._draining = False
         self._socket = _listen(host, port)
-        config = uvicorn.Config(self._application(), log_config=None, access_log=False, lifespan="off")
-        self._server = uvicorn.Server(config)
+        self._entrance = _entrance(limits or LimitSettings(), observer)
+        self._server = uvicorn.Server(self._entrance.config(self._application()))
         self._thread = threading.Thread(target=self._serve, name="probes", daemon=True)
 
     @property
@@ -71,12 +80,19 @@ class Probes:
         self._server.run(sockets=[self._socket])
 
     def _application(self) -> Starlette:
-        answers: dict[str, Callable[[Request], Response]] = {
-            "/live": lambda _: JSONResponse({"live": True}),
-            "/ready": lambda _: self._ready(),
-            "/metrics": lambda _: Response(self._observer.exposition(), media_type=CONTENT_TYPE),
+        answers: dict[str, Callable[[], Response]] = {
+            "/live": lambda: JSONResponse({"live": True}),
+            "/ready": self._ready,
+            "/metrics": lambda: Response(self._observer.exposition(), media_type=CONTENT_TYPE),
         }
-        return Starlette(routes=[Route(path, answer) for path, answer in answers.items()])
+        return Starlette(routes=[Route(path, self._guarded(answer)) for path, answer in answers.items()])
+
+    def _guarded(self, answer: Callable[[], Response]) -> Callable[[Request], Response]:
+        def answered(request: Request) -> Response:
+            refusal = self._entrance.refusal(request.scope)
+            return answer() if refusal is None else _refused(refusal)
+
+        return answered
 
     def _ready(self) -> Response:
         ready = {service.name: self._asked(service.ready, otherwise=False) for service in self._services}
@@ -112,6 +128,14 @@ class Probes:
 def addresses(services: Sequence[Service]) -> dict[str, str]:
     """What the services listen on, by name."""
     return {name: address for service in services for name, address in service.addresses().items()}
+
+
+def _entrance(limits: LimitSettings, observer: Observer) -> HttpEntrance:
+    return HttpEntrance(limits, observer, "probes", limits.http_requests, limits.http_requests_per_address)
+
+
+def _refused(refusal: Refusal) -> Response:
+    return JSONResponse({"detail": refusal.detail}, refusal.code, dict(refusal.headers))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -96,7 +96,7 @@ def _serve(command: str, rooms: Sequence[str], settings: Settings, probe_port: i
     observer = Observer(log)
     with sentence_for_missing(command, command):
         services = [service for room in rooms for service in _build(room, settings, observer)]
-    probes = Probes(services, observer, settings.probes.host, probe_port)
+    probes = Probes(services, observer, settings.probes.host, probe_port, settings.limits)
     raise typer.Exit(run_services(services, probes, log, _drain_s(settings)))
 
 

@@ -109,62 +109,76 @@ class GuardedSocket(AssociationSocket):
             at += count
         return at
 
+    def end(self, reason: Reason) -> None:
+        """Refuses the peer: the connection is over for whoever reads from it."""
+        self.guards.refused(reason)
+        hang_up(self.key)
+
     def _give_up(self, reason: Reason) -> NoReturn:
         self.guards.refused(reason)
         raise OSError(reason.value)
 
 
-def guarded_server(guards: Guards) -> type[ThreadedAssociationServer]:
-    """A server class whose every association is guarded."""
+class GuardedHandler(RequestHandler):
+    """Runs in a thread of its own for each connection, and stays to the end of the association."""
 
-    class Handler(RequestHandler):
-        """Runs in a thread of its own for each connection, and stays to the end of the association."""
+    server: "GuardedServer"
 
-        def handle(self) -> None:
-            self._by = Deadline.after(guards.limits.first_pdu_s, monotonic_s)
-            try:
-                if _speaks(self.request, guards):
-                    self._associated()
-                else:
-                    self.server.shutdown_request(self.request)
-            finally:
-                guards.places.leave(self.request)
-                guards.closed()
+    def handle(self) -> None:
+        """The connection's whole life; its place is left at the end."""
+        guards = self.server.guards
+        self._by = Deadline.after(guards.limits.first_pdu_s, monotonic_s)
+        try:
+            if _speaks(self.request, guards):
+                self._associated()
+            else:
+                self.server.shutdown_request(self.request)
+        finally:
+            guards.places.leave(self.request)
+            guards.closed()
 
-        def _associated(self) -> None:
-            super().handle()
-            self._association.join()  # the one sign of the end that never fails to come
-            self._association.dimse.give_all()
+    def _associated(self) -> None:
+        super().handle()
+        self._association.join()  # the one sign of the end that never fails to come
+        self._association.dimse.give_all()
 
-        def _create_association(self) -> Any:
-            self._association = assoc = super()._create_association()
-            share = guards.budget.of(self.client_address[0])
-            assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, share, guards.refused)
-            assoc.dul.state_machine.__class__ = PatientStateMachine
-            assoc.dul.daemon = True  # a peer that trickles does not keep a process from its end
-            _guard_socket(assoc, self.request, guards, self._by)
-            return assoc
+    def _create_association(self) -> Any:
+        guards = self.server.guards
+        self._association = assoc = super()._create_association()
+        share = guards.budget.of(self.client_address[0])
+        assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, share, guards.refused)
+        assoc.dul.state_machine.__class__ = PatientStateMachine
+        assoc.dul.daemon = True  # a peer that trickles does not keep a process from its end
+        _guard_socket(assoc, self.request, guards, self._by)
+        return assoc
 
-    class Server(ThreadedAssociationServer):
-        request_queue_size = 128  # connections that wait while the accepting thread is busy
-        daemon_threads = True
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, request_handler=Handler, **kwargs)
+class GuardedServer(ThreadedAssociationServer):
+    """Every connection gets a place and a handler; ``guards`` are its class's own."""
 
-        def process_request(self, request: Any, client_address: Any) -> None:
-            """A new connection waits, and others may have to give way to it."""
-            for other in guards.places.enter(request, client_address[0], monotonic_s()):
-                guards.refused(Reason.TOO_MANY)
-                hang_up(other)
-            super().process_request(request, client_address)
+    guards: Guards
+    request_queue_size = 128  # connections that wait while the accepting thread is busy
+    daemon_threads = True
 
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A peer that is gone before we look at it: nothing to print, and its address is nobody's business."""
-            del client_address
-            guards.places.leave(request)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, request_handler=GuardedHandler, **kwargs)
 
-    return Server
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A new connection waits, and others may have to give way to it."""
+        for other in self.guards.places.enter(request, client_address[0], monotonic_s()):
+            self.guards.refused(Reason.TOO_MANY)
+            hang_up(other)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that is gone before we look at it: nothing to print, and its address is nobody's business."""
+        del client_address
+        self.guards.places.leave(request)
+
+
+def guarded_server(guards: Guards) -> type[GuardedServer]:
+    """A server class whose every association is held to these: the library makes the server itself."""
+    return type("GuardedServer", (GuardedServer,), {"guards": guards})
 
 
 def hang_up(connection: Any) -> None:

@@ -20,13 +20,19 @@ class Caps:
     inflated_bytes: int = _DEFAULT.inflated_bytes
     depth: int = _DEFAULT.sequence_depth
     elements: int = _DEFAULT.elements
+    frames: int = _DEFAULT.frames
     pixel_bytes: int = _DEFAULT.pixel_bytes
 
     @classmethod
     def of(cls, limits: LimitSettings) -> "Caps":
         """From the settings."""
         return cls(
-            limits.inflate_ratio, limits.inflated_bytes, limits.sequence_depth, limits.elements, limits.pixel_bytes
+            inflate_ratio=limits.inflate_ratio,
+            inflated_bytes=limits.inflated_bytes,
+            depth=limits.sequence_depth,
+            elements=limits.elements,
+            frames=limits.frames,
+            pixel_bytes=limits.pixel_bytes,
         )
 
 

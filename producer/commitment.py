@@ -23,6 +23,7 @@ from typing import Any, Self
 from contracts.errors import DecodeError
 
 SCHEMA = 1
+ADDRESS = "address"  # record header: where the request came from, for whoever holds it after us
 RETRY_FIRST_S = 2.0  # a peer that was just busy is asked again soon
 RETRY_LONGEST_S = 300.0  # a peer that comes back has its reports within five minutes
 

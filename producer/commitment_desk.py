@@ -2,12 +2,16 @@
 
 The log decides what is owed; the desk adds what only this process knows: which association a request came on, when the
 next attempt is due, which peer is being spoken to. Thread-safe; the clock is given.
+
+What is owed is held in memory, each peer's within a share: who asks without end and takes no report fills its own.
 """
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from producer.memory import Budget
 
 
 class Route(Protocol):
@@ -36,6 +40,7 @@ class Pending:
     value: bytes = field(repr=False)
     since_s: float
     due_s: float
+    address: str = ""  # where it was asked from: whose share it takes
     attempts: int = 0
     why: str = ""  # the last attempt did not get through
     outcome: str = ""  # it did, or was the last: what is missing is the tombstone
@@ -47,17 +52,20 @@ class Pending:
 
 
 class Desk:
-    """``clock``: monotonic seconds. ``settle_s``: how long a requestor that hangs up at once is given to do so."""
+    """``clock``: monotonic seconds. ``settle_s``: how long a requestor that hangs up at once is given to do so.
 
-    def __init__(self, clock: Callable[[], float], settle_s: float, max_bytes: int) -> None:
-        self._clock, self._settle_s, self._max_bytes = clock, settle_s, max_bytes
+    ``room``: for what is owed, altogether and for one address. Whoever appends a request takes room for as long as that
+    takes; what lies in our partitions is held, whoever appended it.
+    """
+
+    def __init__(self, clock: Callable[[], float], settle_s: float, room: Budget) -> None:
+        self._clock, self._settle_s, self.room = clock, settle_s, room
         self._lock = threading.Lock()
         self._pending: dict[Key, Pending] = {}
         self._routes: dict[bytes, Route] = {}
         self._complete: set[int] = set()  # partitions of ours, read up to where the log ended
         self._ours: set[int] = set()
         self._busy: set[str] = set()
-        self._held_bytes = 0
 
     # What the log says.
 
@@ -81,15 +89,15 @@ class Desk:
             if partition in self._ours:
                 self._complete.add(partition)
 
-    def asked(self, partition: int, key: bytes, offset: int, value: bytes, since_s: float) -> None:
-        """A request lies there; it replaces an older one of the same key."""
+    def asked(self, partition: int, key: bytes, offset: int, value: bytes, since_s: float, address: str = "") -> None:
+        """A request lies there; it replaces an older one of the same key. ``address``: where it was asked from."""
         with self._lock:
             if partition not in self._ours:
                 return  # fetched before the partition was taken from us
             self._drop((partition, key))
             due_s = self._clock() + self._settle_s
-            self._pending[partition, key] = Pending(partition, key, offset, value, since_s, due_s)
-            self._held_bytes += len(value)
+            self._pending[partition, key] = Pending(partition, key, offset, value, since_s, due_s, address)
+            self.room.hold(len(value), address)
 
     def reported(self, partition: int, key: bytes) -> None:
         """A tombstone lies there."""
@@ -104,11 +112,6 @@ class Desk:
         with self._lock:
             ours = sorted(self._complete or self._ours)
         return ours[fallback % len(ours)] if ours else fallback
-
-    def room_for(self, size_bytes: int) -> bool:
-        """Whether that much more may be held."""
-        with self._lock:
-            return self._held_bytes + size_bytes <= self._max_bytes
 
     def same(self, key: bytes) -> bytes | None:
         """The pending request of that key, as it lies in the log."""
@@ -170,4 +173,5 @@ class Desk:
 
     def _drop(self, key: Key) -> None:
         gone = self._pending.pop(key, None)
-        self._held_bytes -= len(gone.value) if gone is not None else 0
+        if gone is not None:
+            self.room.give(len(gone.value), gone.address)

@@ -19,9 +19,9 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from contracts.deadline import Deadline
 from contracts.errors import PeerBusy, PeerError, PeerRefused, PeerTimeout
 from contracts.hooks import Happening, Hooks
-from contracts.ports import Entry, Log
+from contracts.ports import Entry, Header, Log
 from contracts.settings import ProducerSettings
-from producer.commitment import Request
+from producer.commitment import ADDRESS, Request
 from producer.commitment_desk import Desk, Route
 from producer.commitment_set import PROCESSING_FAILURE, TOO_MANY, TRANSFER_SYNTAXES, Refused, read_action
 from producer.messages_in import Forgotten
@@ -71,11 +71,14 @@ class CommitmentRequests:
         request = self._read(event)
         pending = self._desk.same(request.key)
         if pending is None:
-            self._keep(request, self._route(event.assoc, event.request._context_id))  # noqa: SLF001 - told nowhere else
+            self._keep(request, self._way_back(event), str(event.assoc.requestor.address))
         elif Request.decode(pending).references == request.references:
-            self._desk.came_on(request.key, self._route(event.assoc, event.request._context_id))  # noqa: SLF001
+            self._desk.came_on(request.key, self._way_back(event))
         else:
             raise Refused(INVALID_ARGUMENT, "TransactionUID is in use")
+
+    def _way_back(self, event: Any) -> Route:
+        return self._route(event.assoc, event.request._context_id)  # noqa: SLF001 - told nowhere else
 
     def _read(self, event: Any) -> Request:
         request = event.request
@@ -90,17 +93,19 @@ class CommitmentRequests:
         calling_ae = event.assoc.requestor.ae_title.strip()
         return Request(calling_ae, transaction_uid, references, time.time())
 
-    def _keep(self, request: Request, route: Route) -> None:
+    def _keep(self, request: Request, route: Route, address: str) -> None:
         value = request.encode()
-        if not self._desk.room_for(len(value)):
+        if not self._desk.room.take(len(value), address):
             raise Refused(TOO_MANY, "too many reports are owed")
-        self._desk.came_on(request.key, route)  # before the record can come back from the log
         try:
-            self._append(request.key, value)
+            self._desk.came_on(request.key, route)  # before the record can come back from the log
+            self._append(request.key, value, address)
         except (PeerBusy, PeerRefused) as problem:  # our buffer is full; the record is too large
             raise Refused(TOO_MANY, type(problem).__name__) from None
         except PeerError as problem:
             raise Refused(PROCESSING_FAILURE, type(problem).__name__) from None
+        finally:
+            self._desk.room.give(len(value), address)  # the log's reader holds it from now on
 
 
 class Append:
@@ -109,14 +114,15 @@ class Append:
     def __init__(self, log: Log, topic: str, desk: Desk, ack_timeout_s: float) -> None:
         self._log, self._topic, self._desk, self._ack_timeout_s = log, topic, desk, ack_timeout_s
 
-    def __call__(self, key: bytes, value: bytes) -> None:
-        """A new request, into a partition of ours where there is one."""
-        self.to(self._desk.choose(crc32(key) % self._log.partitions), key, value)
+    def __call__(self, key: bytes, value: bytes, address: str) -> None:
+        """A new request, into a partition of ours where there is one. ``address``: where it came from."""
+        headers = ((ADDRESS, address.encode("ascii", "replace")),)
+        self.to(self._desk.choose(crc32(key) % self._log.partitions), key, value, headers)
 
-    def to(self, partition: int, key: bytes, value: bytes | None) -> None:
+    def to(self, partition: int, key: bytes, value: bytes | None, headers: Sequence[Header] = ()) -> None:
         """``value`` None: the report was delivered, or given up."""
         deadline = Deadline.after(self._ack_timeout_s, time.monotonic)
-        future = self._log.append(Entry(self._topic, partition, key, value))
+        future = self._log.append(Entry(self._topic, partition, key, value, headers))
         try:
             future.result(deadline.remaining_s())
         except TimeoutError:

@@ -20,10 +20,11 @@ from contracts.errors import DecodeError, PeerError, PeerTimeout, SettingsError
 from contracts.events import Arrived, NotAnalysed, Scored
 from contracts.hooks import Happening, Hooks
 from contracts.names import Topics
+from contracts.ports import Mapped
 from contracts.reasons import Reason
 from contracts.scans import Place, ScanHeaders
 from producer.commitment import Version
-from producer.commitment_log_in import LogEnds, mapped
+from producer.commitment_log_in import LogEnds
 from producer.commitment_table_call import PEER as TABLE
 from producer.commitment_table_call import Fact, Table
 
@@ -45,6 +46,7 @@ class Broker:
 
     consumer: Callable[[], Any]
     log_ends: LogEnds
+    mapped: Mapped
     topics: Topics
     scan_retention_s: float
     keeps: bool
@@ -111,11 +113,11 @@ class Index:
         if self._restart.is_set():
             self._start_anew()
         consumer = self._consumer or self._open()
-        with mapped():
+        with self._broker.mapped():
             found = consumer.poll(timeout_ms=POLL_MS, max_records=RECORDS_AT_ONCE)
         self._table.add(fact for records in found.values() for record in records for fact in facts_of(record))
         self._next |= {tp: records[-1].offset + 1 for tp, records in found.items()}
-        with mapped():
+        with self._broker.mapped():
             self._answer(consumer)
             self._look_ahead(consumer)
         self._prune()
@@ -154,7 +156,7 @@ class Index:
     def _open(self) -> Any:
         """Reads on; the first time from the beginning of what may still be kept."""
         consumer = self._broker.consumer()
-        with mapped():
+        with self._broker.mapped():
             self._consumer = consumer
             numbers = consumer.partitions_for_topic(self._broker.topics.events) or ()
             consumer.assign([TopicPartition(self._broker.topics.events, number) for number in numbers])

@@ -6,15 +6,16 @@ tombstone is owed. A producer that dies leaves its partitions, and what it owed,
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.errors import KafkaError
 
 from contracts.errors import PeerAway, PeerError, SettingsError
 from contracts.hooks import Happening, Hooks
+from contracts.ports import Mapped
+from producer.commitment import ADDRESS
 from producer.commitment_desk import Desk
 
 PEER = "kafka"
@@ -26,15 +27,6 @@ RETRY_S = 1.0
 LogEnds = Callable[[Any, Iterable[TopicPartition]], Mapping[TopicPartition, int]]
 
 
-@contextmanager
-def mapped() -> Iterator[None]:
-    """Foreign exceptions stop here; kafka-python also throws bare RuntimeErrors on closed sockets."""
-    try:
-        yield
-    except (KafkaError, OSError, RuntimeError, AssertionError) as problem:
-        raise PeerAway(PEER, type(problem).__name__) from problem
-
-
 class CommitmentLog:
     """``run`` until stopped. ``make`` gives a consumer of the group that knows the topic: auto-commit off, earliest."""
 
@@ -44,12 +36,16 @@ class CommitmentLog:
         make: Callable[[], Any],
         log_ends: LogEnds,
         stuck: Callable[[Any, Iterable[TopicPartition]], bool],
+        mapped: Mapped,
         desk: Desk,
         hooks: Hooks,
     ) -> None:
-        """``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs."""
+        """``stuck`` hears after each poll which partitions delivered, and says whether the consumer hangs.
+
+        ``mapped`` makes our errors of the client's.
+        """
         self._topic, self._make, self._log_ends, self._stuck = topic, make, log_ends, stuck
-        self._desk, self._hooks = desk, hooks
+        self._mapped, self._desk, self._hooks = mapped, desk, hooks
         self._consumer: Any = None
         self._ends: dict[TopicPartition, int] = {}  # what must be read before anything is owed
         self._new: set[TopicPartition] = set()  # ours, and their end is not known yet
@@ -75,13 +71,13 @@ class CommitmentLog:
 
     def _turn(self) -> None:
         consumer = self._open()
-        with mapped():
+        with self._mapped():
             found = consumer.poll(timeout_ms=POLL_MS, max_records=RECORDS_AT_ONCE)
         self._heed()
         for records in found.values():
             for record in records:
                 self._read(record)
-        with mapped():
+        with self._mapped():
             self._reach(consumer)
             if self._stuck(consumer, found):
                 raise PeerAway(PEER, "stuck")
@@ -98,7 +94,9 @@ class CommitmentLog:
             self._desk.reported(record.partition, record.key or b"")
         else:
             since_s = max(record.timestamp, 0) / 1000.0
-            self._desk.asked(record.partition, record.key or b"", record.offset, record.value, since_s)
+            address = dict(record.headers or ()).get(ADDRESS) or b""
+            key, where = record.key or b"", address.decode("ascii", "replace")
+            self._desk.asked(record.partition, key, record.offset, record.value, since_s, where)
 
     def _reach(self, consumer: Any) -> None:
         if self._new:
@@ -121,7 +119,7 @@ class CommitmentLog:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        with _closing():
+        with suppress(PeerError), self._mapped():  # the group notices by its session that it is gone
             self.moved(consumer.assignment(), ours=False)
             consumer.close(autocommit=False, timeout_ms=CALL_MS)
         self._heed()
@@ -144,12 +142,3 @@ class _Listener(ConsumerRebalanceListener):
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """Taken while we were silent."""
         self._moved(lost, ours=False)
-
-
-@contextmanager
-def _closing() -> Iterator[None]:
-    """A consumer that cannot say goodbye is dropped all the same: the group notices by its session."""
-    try:
-        yield
-    except (KafkaError, OSError, RuntimeError, AssertionError):
-        return

@@ -4,8 +4,9 @@ from array import array
 from hashlib import sha256
 
 from producer.caps import DEFAULT, Caps, Count
-from producer.elements import Element, Level, Listener, is_sequence, past, vr_of, walk
+from producer.elements import Element, Level, is_sequence, vr_of
 from producer.header import BIG_ENDIAN, NATIVE, Header, PixelValues
+from producer.walking import Listener, past, walk
 
 BITS_ALLOCATED = 0x00280100
 PIECE_BYTES = 1024 * 1024  # of big endian pixels, turned round at a time

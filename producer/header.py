@@ -17,8 +17,9 @@ from pydicom.valuerep import TEXT_VR_DELIMS
 from contracts.errors import Rejected, TriageError
 from contracts.reasons import Reason
 from producer.caps import DEFAULT, Caps, Count, Take, take_freely
-from producer.elements import BIG, LITTLE, UNDEFINED, Element, Level, check_rest, level_at, walk
+from producer.elements import BIG, LITTLE, UNDEFINED, Element, Level, level_at
 from producer.inflating import inflated
+from producer.walking import check_rest, walk
 
 IMPLICIT_VR = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})  # the second: GE private, implicit little endian
 BIG_ENDIAN = frozenset({"1.2.840.10008.1.2.2"})

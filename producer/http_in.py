@@ -42,46 +42,54 @@ class HttpGuards:
     leaving: Callable[[], bool]
 
 
-def guarded_protocol(guards: HttpGuards) -> type[H11Protocol]:
-    """A protocol class whose every connection is guarded. Its methods run in the server's loop."""
+class GuardedProtocol(H11Protocol):
+    """One connection. ``guards`` are its class's own; its methods run in the server's loop."""
 
-    class Guarded(H11Protocol):
-        _head_timer: asyncio.TimerHandle | None = None
+    guards: HttpGuards
+    _head_timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            for other in guards.places.enter(self, self.client[0] if self.client else "", monotonic_s()):
-                _end(other, guards, Reason.TOO_MANY)
-            self._await_head()
+    def connection_made(self, transport: Any) -> None:
+        """It waits, others may have to give way to it, and the time of its first head begins."""
+        super().connection_made(transport)
+        for other in self.guards.places.enter(self, self.client[0] if self.client else "", monotonic_s()):
+            _end(other, self.guards, Reason.TOO_MANY)
+        self._await_head()
 
-        def handle_events(self) -> None:
-            before = self.cycle
-            super().handle_events()
-            if self.cycle is not before:
-                self._stop_timer()
-                scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # the application's own entry; its task has not begun
-                scope[CONNECTION] = self
-
-        def on_response_complete(self) -> None:
-            guards.places.rest(self, monotonic_s())
-            self._await_head()
-            super().on_response_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
+    def handle_events(self) -> None:
+        """Bytes came. A head that is complete is a request, which knows its connection."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
             self._stop_timer()
-            guards.places.leave(self)
-            super().connection_lost(exc)
+            scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # the application's own entry; its task has not begun
+            scope[CONNECTION] = self
 
-        def _await_head(self) -> None:
-            self._stop_timer()
-            self._head_timer = self.loop.call_later(guards.limits.http_head_s, _end, self, guards, Reason.TOO_SLOW)
+    def on_response_complete(self) -> None:
+        """It waits again, for another request."""
+        self.guards.places.rest(self, monotonic_s())
+        self._await_head()
+        super().on_response_complete()
 
-        def _stop_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over, by whoever's hand."""
+        self._stop_timer()
+        self.guards.places.leave(self)
+        super().connection_lost(exc)
 
-    return Guarded
+    def _await_head(self) -> None:
+        self._stop_timer()
+        limit_s = self.guards.limits.http_head_s
+        self._head_timer = self.loop.call_later(limit_s, _end, self, self.guards, Reason.TOO_SLOW)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def guarded_protocol(guards: HttpGuards, base: type[GuardedProtocol] = GuardedProtocol) -> type[GuardedProtocol]:
+    """A protocol class whose every connection is held to these: the server makes the protocols itself."""
+    return type(base.__name__, (base,), {"guards": guards})
 
 
 def _end(connection: Any, guards: HttpGuards, reason: Reason) -> None:

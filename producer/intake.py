@@ -7,6 +7,7 @@ from enum import StrEnum
 from contracts.errors import Rejected
 from contracts.events import Arrived
 from contracts.findings import Patient
+from contracts.names import Lane
 from contracts.reasons import Reason
 from contracts.scans import ScanHeaders
 from producer.caps import DEFAULT, Caps, Take, take_freely
@@ -28,7 +29,6 @@ TAGS = (
     *GEOMETRY,
 )
 
-MAX_FRAMES = 100_000  # a CT of the whole body has some 5,000; more is a broken or hostile number
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5 9.1, less its rule on leading zeros, which senders break
 _UID_LENGTH = 64
 
@@ -75,9 +75,10 @@ def examine(received: Received, lanes: Lanes, caps: Caps = DEFAULT, take: Take =
     ``take`` is told of every byte that is held beyond those received, and may object with Rejected.
     """
     header = read_header(received.part10, TAGS, caps, take)
-    _check_pixels(header, caps)
+    frames = _frames(header, caps)
+    _check_pixels(header, frames, caps)
     digest, whole = pixel_digest(header, caps)
-    headers = _headers(received, header, digest, lanes)
+    headers = _headers(received, header, digest, frames, lanes.choose(_facts(received, header)))
     _check_announced(received, headers)
     whole = whole and not header.cut_short and (header.pixels is not None or ROWS not in header.elements)
     return Accepted(headers, _arrived(received, header, headers), whole)
@@ -97,7 +98,7 @@ def is_uid(text: str) -> bool:
     return len(text) <= _UID_LENGTH and bool(_UID.fullmatch(text))
 
 
-def _headers(received: Received, header: Header, digest: str, lanes: Lanes) -> ScanHeaders:
+def _headers(received: Received, header: Header, digest: str, frames: int, lane: Lane) -> ScanHeaders:
     uids = {name: _uid(header, tag, name) for name, tag in _UIDS.items()}
     return ScanHeaders(
         **uids,
@@ -108,8 +109,8 @@ def _headers(received: Received, header: Header, digest: str, lanes: Lanes) -> S
         received_at=received.received_at,
         traceparent=received.traceparent,
         size_bytes=len(received.part10),
-        frames=_frames(header),
-        lane=lanes.choose(_facts(received, header)),
+        frames=frames,
+        lane=lane,
     )
 
 
@@ -134,21 +135,21 @@ def _syntax(header: Header) -> str:
     return header.meta.transfer_syntax_uid
 
 
-def _frames(header: Header) -> int:
+def _frames(header: Header, caps: Caps) -> int:
     try:
         frames = header.whole_number(FRAMES, absent=1)
     except ValueError:
         raise Rejected(Reason.UNPARSABLE, "NumberOfFrames is no number") from None
-    if frames > MAX_FRAMES:
+    if frames > caps.frames:
         raise Rejected(Reason.TOO_LARGE, "NumberOfFrames")
     return max(1, frames)
 
 
-def _check_pixels(header: Header, caps: Caps) -> None:
+def _check_pixels(header: Header, frames: int, caps: Caps) -> None:
     """What is announced must be something that anybody could ever decode; scoring's own budgets are far below."""
     samples, bits = (header.short(tag) or absent for tag, absent in ((SAMPLES, 1), (BITS_ALLOCATED, 16)))
     frame_bytes = header.short(ROWS) * header.short(COLUMNS) * samples * ((bits + 7) // 8)
-    if frame_bytes * _frames(header) > caps.pixel_bytes:
+    if frame_bytes * frames > caps.pixel_bytes:
         raise Rejected(Reason.TOO_LARGE, "announced pixels")
 
 

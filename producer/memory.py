@@ -90,6 +90,11 @@ class Budget:
             self._count(size_bytes if fits else 0, address)
         return fits
 
+    def hold(self, size_bytes: int, address: str = "") -> None:
+        """Counts what is here already, whether it fits or not; ``give`` ends it."""
+        with self._lock:
+            self._count(size_bytes, address)
+
     def give(self, size_bytes: int, address: str = "") -> None:
         """Hands back what was taken."""
         with self._lock:

@@ -132,9 +132,10 @@ class GuardedMessages(DIMSEServiceProvider):
         if not data[0] & LAST:
             return True
         try:
-            return command_field(encoded.getvalue() + data[1:]) != N_EVENT_REPORT_RQ  # each would get a thread
+            field = command_field(encoded.getvalue() + data[1:], self._limits.command_elements)
         except Malformed:
             return False
+        return field != N_EVENT_REPORT_RQ  # each would get a thread
 
     def _end(self, reason: Reason) -> None:
         self._ended = True

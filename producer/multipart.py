@@ -12,7 +12,7 @@ from contracts.settings import LimitSettings
 from producer.memory import Room
 
 DICOM = "application/dicom"
-MOST_PARTS = LimitSettings().stow_parts
+DEFAULT = LimitSettings()
 
 
 class Malformed(TriageError):
@@ -55,8 +55,9 @@ def boundary_of(content_type: str) -> bytes:
 class Parts:
     """Feed it the body piece by piece; each call gives the parts that piece finished."""
 
-    def __init__(self, boundary: bytes, largest_bytes: int, budget: Room, most: int = MOST_PARTS) -> None:
-        self._largest_bytes, self._budget, self._most, self._count = largest_bytes, budget, most, 0
+    def __init__(self, boundary: bytes, largest_bytes: int, budget: Room, limits: LimitSettings = DEFAULT) -> None:
+        """``limits``: how many parts, and how many headers of which size each."""
+        self._largest_bytes, self._budget, self._most, self._count = largest_bytes, budget, limits.stow_parts, 0
         self._content = BytesIO()  # gives its one buffer away: a part is never in memory twice
         self._size_bytes = 0
         self._refused: Reason | None = None
@@ -72,7 +73,9 @@ class Parts:
             "on_header_end": self._header_end,
         }
         try:
-            self._parser = MultipartParser(boundary, callbacks, max_header_count=16, max_header_size=4096)
+            self._parser = MultipartParser(
+                boundary, callbacks, max_header_count=limits.part_headers, max_header_size=limits.part_header_bytes
+            )
         except FormParserError:
             raise Malformed("the announced boundary is too long (RFC 2046 5.1.1: at most 70 characters)") from None
 
@@ -82,7 +85,7 @@ class Parts:
             self._parser.write(piece)
         except FormParserError:
             raise Malformed(
-                "its parts are not divided by the announced boundary, or their headers are broken"
+                "its parts are not divided by the announced boundary, or their headers are broken, many or long"
             ) from None
         done, self._done = self._done, []
         return done

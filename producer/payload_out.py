@@ -10,6 +10,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from contracts.errors import PeerAway, PeerBusy
+from producer.leftovers_out import naming
 from producer.preamble import for_files
 
 Pieces = tuple[bytes | memoryview, ...]
@@ -25,6 +26,7 @@ class PayloadStore:
         """``min_free_bytes``: of a disk; what would leave it less is not written."""
         self._url, self._min_free_bytes = url.rstrip("/"), min_free_bytes
         self._state = "unknown"
+        self._rooted = False  # whether the names that lead to the folder are known to be on the disk
 
     def peers(self) -> Mapping[str, str]:
         """How the last write went."""
@@ -56,6 +58,9 @@ class PayloadStore:
             place.parent.mkdir(parents=True, exist_ok=True)
             _check_room(place.parent, size_bytes + self._min_free_bytes)
             _write_synced(place, pieces)
+            if not self._rooted:
+                _root(place.parent.parent)
+                self._rooted = True
         else:
             store.pipe_file(path, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         _verify(store, path, size_bytes)
@@ -82,7 +87,10 @@ def _verify(store: Any, path: str, size_bytes: int) -> None:
 
 
 def _write_synced(path: Path, pieces: Pieces) -> None:
-    """1. Temporary file. 2. Its bytes reach the disk. 3. It takes its name. 4. The name reaches the disk."""
+    """1. Temporary file. 2. Its bytes reach the disk. 3. It takes its name. 4. The name reaches the disk.
+
+    A kill before 3 leaves the temporary file: leftovers_out.py takes it away, and payloads that are too old.
+    """
     temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.part")
     try:
         with temporary.open("wb") as file:
@@ -90,11 +98,22 @@ def _write_synced(path: Path, pieces: Pieces) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path.parent.parent):
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     for folder in (path.parent, path.parent.parent):  # the second holds the first's name
         _sync_folder(folder)
+
+
+def _root(folder: Path) -> None:
+    """Its own name and those above reach the disk, up to the mount: we may have made any of them, or an earlier run."""
+    while not folder.is_mount():
+        folder = folder.parent
+        try:
+            _sync_folder(folder)
+        except PermissionError:
+            return  # whoever may not look into it made nothing in it
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,12 +5,13 @@ outcome                 status    meaning in PS3.4 table B.2-1
 ======================  ========  ==========================================================================
 stored, duplicate       0x0000    success: scan and ``arrived`` acknowledged by every in-sync replica
 broker, store away      0xA700    refused: out of resources; the sender may send again
-over a size or memory   0xA700    refused: out of resources
+memory, disk or buffer   0xA700    refused: out of resources
 too many, too slow      0xA700    refused: out of resources; most of these never get as far as a status
 SOP class or instance   0xA900    error: data set does not match SOP class
 other study (STOW)      0xA901    same family: the data set does not match the request
 unreadable, no UIDs     0xC000    error: cannot understand
 nested or split too far 0xC000    error: cannot understand
+larger than a limit      0xC000    error: the same bytes are refused for ever; 0xA700 would have them sent for ever
 not on a list           0x0124    refused: not authorised (PS3.7 C.5.25); C-STORE peers never get that far
 ======================  ========  ==========================================================================
 """
@@ -30,7 +31,7 @@ STATUS_OF: dict[Reason, int] = {
     Reason.SOP_CLASS_MISMATCH: 0xA900,
     Reason.SOP_INSTANCE_MISMATCH: 0xA900,
     Reason.STUDY_MISMATCH: 0xA901,
-    Reason.TOO_LARGE: OUT_OF_RESOURCES,
+    Reason.TOO_LARGE: CANNOT_UNDERSTAND,
     Reason.TOO_COMPLEX: CANNOT_UNDERSTAND,
     Reason.NOT_ALLOWED: 0x0124,
     Reason.BROKER_AWAY: OUT_OF_RESOURCES,

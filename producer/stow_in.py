@@ -137,7 +137,7 @@ class StowDoor:
         boundary = boundary_of(request.headers.get("content-type", ""))
         self._check_length(int(request.headers.get("content-length", 0)))
         share = self._budget.of(request.client.host if request.client else "")
-        parts = Parts(boundary, self._reception.limits.largest_bytes, share, self._limits.stow_parts)
+        parts = Parts(boundary, self._reception.limits.largest_bytes, share, self._limits)
         turn = asyncio.Semaphore(PARTS_IN_HAND)
         tasks: list[asyncio.Task[Outcome]] = []
         size_bytes = 0

@@ -11,7 +11,6 @@ C_STORE_RQ = 0x0001
 FIXED_BYTES = 68  # of an A-ASSOCIATE-RQ, before its items: version, titles, reserved (PS3.8 table 9-11)
 CONTEXT_ITEM, USER_ITEM = 0x20, 0x50
 CONTEXT_BYTES = 4  # of a presentation context item, before its sub-items (PS3.8 table 9-13)
-COMMAND_ELEMENTS = 64  # PS3.7 E.1 lists some 30
 COMMAND_FIELD = 0x00000100
 
 _ITEM, _PDV = Struct(">BBH"), Struct(">LBB")
@@ -62,10 +61,10 @@ def check_data(body: bytes | bytearray, most: int) -> None:
         raise Malformed
 
 
-def command_field(encoded: bytes) -> int:
-    """The Command Field of a command set: implicit little endian, flat and small (PS3.7 6.3). Raises Malformed."""
+def command_field(encoded: bytes, most_elements: int) -> int:
+    """The Command Field of a command set: implicit little endian, flat and short (PS3.7 6.3). Raises Malformed."""
     level, at, field = Level(encoded, implicit=True, order=LITTLE, limit=len(encoded)), 0, -1
-    for _ in range(COMMAND_ELEMENTS):
+    for _ in range(most_elements):
         element = head(level, at)
         if element is None:
             break

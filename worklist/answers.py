@@ -32,7 +32,8 @@ class WorklistAnswer(Answer):
     backlog: Backlog | None = Field(
         None,
         description="how far analysis is behind: images that wait for an outcome, and the age of the oldest (seconds); "
-        "`complete` false: not every part of the queue tells; null: none does, nobody knows",
+        "`complete` false: not every part of the queue tells; null: none does, nobody knows. `behind_s`: results lie "
+        "unread, and what is shown was known so many seconds ago; over `worklist.stale_s` the answer is `degraded`",
     )
     as_of: float = Field(description="epoch seconds at which this list was read; older than now while degraded")
     age_s: float = Field(0.0, description="how old the list is: 0 when read from the queue's store just now")

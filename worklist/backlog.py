@@ -11,7 +11,8 @@ def behind(partitions: Sequence[PartitionView], count: int, stale_s: float) -> B
     """Sums and maxima of what the owners tell; None where none of the ``count`` does.
 
     An owner that is silent or still rebuilding knows less than there is: what it told is left out of the sum, and the
-    answer is not complete. An image waits on while its owner is silent, so the seconds are added to its age.
+    answer is not complete; nor is it where an owner has results to read and its last one is older than ``stale_s``. An
+    image waits on while its owner is silent, so the seconds are added to its age.
     """
     heard = [p for p in partitions if _current(p, stale_s)]
     if not heard:
@@ -22,7 +23,8 @@ def behind(partitions: Sequence[PartitionView], count: int, stale_s: float) -> B
         images=sum(one.images for one in lanes.values()),
         oldest_s=max(ages_s, default=None),
         lanes=lanes,
-        complete={p.number for p in heard} >= set(range(count)),
+        complete={p.number for p in heard if p.behind_s <= stale_s} >= set(range(count)),
+        behind_s=max(p.behind_s for p in heard),
     )
 
 

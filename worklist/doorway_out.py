@@ -1,13 +1,16 @@
-"""What every request passes: the check of its Host, the SERVE stage, headers of the answer, a net for faults."""
+"""What every request passes: the entrance, the check of its Host, the SERVE stage, our headers, a net for faults."""
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.hooks import Happening, Hooks, Stage
+from contracts.ports import Entrance, Refusal
 from contracts.settings import WorklistSettings
 from contracts.worklist import NOTICE, QueueStatus
 from worklist.access import host_allowed
@@ -29,10 +32,13 @@ _NOT_BY_THAT_NAME = "Without tokens this service answers only to localhost, 127.
 class Doorway:
     """ASGI middleware. ``unstaged``: the path of the endless stream, which has no duration to measure."""
 
-    def __init__(self, app: ASGIApp, settings: WorklistSettings, hooks: Hooks, unstaged: str) -> None:
+    def __init__(  # what Starlette hands a middleware, by name
+        self, app: ASGIApp, settings: WorklistSettings, hooks: Hooks, entrance: Entrance, unstaged: str
+    ) -> None:
         self._app = app
         self._settings = settings
         self._hooks = hooks
+        self._entrance = entrance
         self._unstaged = unstaged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,6 +55,9 @@ class Doorway:
                 await _fault(500, "An unexpected fault; it was counted.")(scope, receive, answer)
 
     async def _staged(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if refusal := self._entrance.refusal(scope):
+            await _refused(refusal)(scope, receive, answer)
+            return
         headers = Headers(scope=scope)
         if not host_allowed(self._settings, headers.get("host", "")):
             await _fault(421, _NOT_BY_THAT_NAME)(scope, receive, answer)
@@ -79,6 +88,10 @@ class _Answer:
         await self._send(message)
 
 
-def _fault(code: int, detail: str) -> JSONResponse:
+def _refused(refusal: Refusal) -> JSONResponse:
+    return _fault(refusal.code, refusal.detail, refusal.headers)
+
+
+def _fault(code: int, detail: str, headers: Mapping[str, str] = MappingProxyType({})) -> JSONResponse:
     body = {"status": QueueStatus.DEGRADED.value, "detail": detail, "notice": NOTICE}
-    return JSONResponse(body, code)
+    return JSONResponse(body, code, headers)

@@ -22,13 +22,14 @@ from starlette.types import Receive, Scope, Send
 from contracts.errors import DecodeError
 from contracts.findings import StudyState, Urgency
 from contracts.hooks import Happening, Hooks
+from contracts.ports import Entrance
 from contracts.settings import WorklistSettings
 from contracts.worklist import NOTICE, QueueStatus
 from worklist import answers
 from worklist.access import Role, role_of, visible
 from worklist.cursor import Cursor
 from worklist.doorway_out import Doorway
-from worklist.live import READERS_MAX, Hub, Told, events
+from worklist.live import Hub, Told, events
 from worklist.reading import NoAnswer, Reading
 from worklist.view import View
 
@@ -71,6 +72,7 @@ class Desk:
     view: View
     hub: Hub
     hooks: Hooks
+    entrance: Entrance
 
 
 def make_app(desk: Desk) -> FastAPI:
@@ -88,7 +90,7 @@ def make_app(desk: Desk) -> FastAPI:
     _add_study(app, desk)
     _add_events(app, desk)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    app.add_middleware(Doorway, settings=desk.settings, hooks=desk.hooks, unstaged=EVENTS_PATH)
+    app.add_middleware(Doorway, settings=desk.settings, hooks=desk.hooks, entrance=desk.entrance, unstaged=EVENTS_PATH)
     return app
 
 
@@ -164,7 +166,7 @@ def _add_events(app: FastAPI, desk: Desk) -> None:
         role: Annotated[Role, _role_dependency(desk)],
         last_event_id: Annotated[str | None, Header(description="the last `id` that was seen")] = None,
     ) -> Response:
-        if desk.hub.readers >= READERS_MAX or desk.hub.closed:
+        if desk.hub.readers >= desk.settings.live_readers or desk.hub.closed:
             return _problem(503, desk.reading.standing.status, "No room for another live reader now; ask again later.")
         told = events(desk.hub, desk.view, desk.reading.standing, last_event_id)
         return LiveResponse(_sent(desk, role, told), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")

@@ -16,7 +16,6 @@ from worklist.status import Standing
 from worklist.view import BEGINNING_ID, StreamChange, View, id_order
 
 RING_CHANGES = 1024  # at 2 kB and two roles: 4 MB; at 50 changes a second a reader may pause for 20 s
-READERS_MAX = 256  # each holds a socket
 REPLAY_PAGE = 100  # changes of one round trip while a reader catches up
 RESET = "reset"
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from contracts.errors import SettingsError
 from contracts.hooks import Hooks
+from contracts.ports import Entrance
 from contracts.settings import Settings, WorklistSettings
 from worklist.access import check_settings
 from worklist.http_out import Desk, make_app
@@ -29,12 +30,13 @@ class WorklistService:
 
     name = "worklist"
 
-    def __init__(self, settings: Settings, hooks: Hooks, view: View) -> None:
+    def __init__(self, settings: Settings, hooks: Hooks, view: View, entrance: Entrance) -> None:
         """Raises SettingsError where the settings would show patient data to strangers."""
         check_settings(settings.worklist)
         self._settings = settings
         self._hooks = hooks
         self._view = view
+        self._entrance = entrance
         self._reading: Reading | None = None
         self._address = ""
 
@@ -70,7 +72,7 @@ class WorklistService:
     def _desk(self) -> Desk:
         settings = self._settings
         reading = Reading(self._view, settings.worklist.stale_s, time.time, self._hooks)
-        return Desk(settings.worklist, reading, self._view, Hub(), self._hooks)
+        return Desk(settings.worklist, reading, self._view, Hub(), self._hooks, self._entrance)
 
     async def _answer(self, desk: Desk, listener: socket.socket, stop: threading.Event) -> None:
         """1. Serve. 2. At the stop let live readers go. 3. Finish what is in hand."""
@@ -99,16 +101,14 @@ async def _watching(desk: Desk) -> AsyncIterator[None]:
 
 
 def _config(desk: Desk) -> uvicorn.Config:
-    return uvicorn.Config(
+    config: uvicorn.Config = desk.entrance.config(
         make_app(desk),
-        access_log=False,  # request lines hold StudyInstanceUIDs; stages and metrics tell what is needed
-        log_config=None,
         log_level="warning",
-        lifespan="off",
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    return config
 
 
 def listen(settings: WorklistSettings) -> socket.socket:

@@ -19,13 +19,14 @@ class Standing:
 
 
 def standing(partitions: Sequence[PartitionView], count: int, stale_s: float) -> Standing:
-    """Silent owners first: nothing moves there; then what is missing, being rebuilt, or not confirmed by its owner.
+    """Silent owners first: nothing moves there; then what is missing, being rebuilt, not confirmed by its owner, late.
 
     ``count`` is the one partition count of every topic. A status that is not known here is not ready.
     """
     silent = [p.number for p in partitions if p.silent_s > stale_s]
     missing = sorted(set(range(count)) - {p.number for p in partitions})
     rebuilding = [p.number for p in partitions if p.status != PartitionStatus.READY]
+    behind = [p.number for p in partitions if p.behind_s > stale_s]
     unseen = [p.number for p in partitions if not p.seen]
     if silent:
         detail = f"No worker keeps the queue current: {_named(silent)} silent for more than {stale_s:g} s."
@@ -37,6 +38,10 @@ def standing(partitions: Sequence[PartitionView], count: int, stale_s: float) ->
     if unseen:
         detail = f"The queue's store was restarted or dropped something; not looked over yet: {_named(unseen)}."
         return Standing(QueueStatus.REBUILDING, detail)
+    if behind:
+        late_s = max(p.behind_s for p in partitions)
+        detail = f"Results come in late: {_named(behind)} shows what was known {late_s:.0f} s ago."
+        return Standing(QueueStatus.DEGRADED, detail)
     return Standing(QueueStatus.OK)
 
 

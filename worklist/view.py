@@ -36,6 +36,11 @@ class PartitionView:
     seen: bool = True
     backlog: Backlog | None = None
 
+    @property
+    def behind_s(self) -> float:
+        """Age of the last event that the owner has folded in, where later ones wait; 0 where none does."""
+        return self.backlog.behind_s if self.backlog else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

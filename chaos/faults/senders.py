@@ -49,7 +49,7 @@ def faults(hold: float) -> tuple[Fault, ...]:
         ),
         Fault(
             "out_of_order",
-            "slices shuffled, and some after the study has closed: it opens again",
+            "slices shuffled, and some after the study has closed, up to minutes after: it opens again",
             during(_sent("shuffled and late"), PAUSE),
             Load(order=Order.LATE),
         ),
@@ -61,7 +61,7 @@ def faults(hold: float) -> tuple[Fault, ...]:
         ),
         Fault(
             "overload",
-            "stat first, routine waits, nothing is lost",
+            "more than can be scored: it waits, and nothing is lost",
             during(slowed, SLOWED.scaled(hold)),
             Load(studies=30, associations=8, rate=60.0),
         ),

@@ -18,6 +18,10 @@ Ended = TypeVar("Ended")
 class Shown(TriageError):
     """A fault showed what must not be, beside what the ledger sees: a service that does not drain, for one."""
 
+    def __init__(self, what: str, invariant: str = "I6 recovery") -> None:
+        super().__init__(what)
+        self.invariant = invariant
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -50,16 +54,22 @@ class Trouble:
 
 Begin = Callable[[Rig, Random], Trouble]
 Choose = Callable[[Rig, Random], Sequence[Part]]
+Meanwhile = Callable[[Rig, float], None]  # what is done for so many seconds while the trouble is there
 
 
-def during(begin: Begin, *spans: Span) -> Act:
+def waited(rig: Rig, held_s: float) -> None:
+    """Nothing."""
+    rig.pause(held_s)
+
+
+def during(begin: Begin, *spans: Span, meanwhile: Meanwhile = waited) -> Act:
     """The act that begins the trouble, holds it for one of the spans and ends it."""
 
     def act(rig: Rig, dice: Random) -> str:
         trouble = begin(rig, dice)
         held_s = dice.choice(spans).draw(dice)
         try:
-            rig.pause(held_s)
+            meanwhile(rig, held_s)
         finally:
             trouble.end()
         return f"{trouble.told}, for {held_s:.1f} s"

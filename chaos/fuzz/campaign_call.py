@@ -46,6 +46,7 @@ class Campaign:
     folder: Path
     tell: bool = True
     _said_s: float = field(default=0.0)
+    _said: str = field(default="")
 
     def run(self, order: Order) -> Tried:
         """All inputs of an order."""
@@ -96,9 +97,10 @@ class Campaign:
         return False
 
     def _say(self, order: Order, state: State, now_s: float) -> None:
-        if self.tell and now_s - self._said_s > 2.0:  # noqa: PLR2004 - seconds between two lines
-            self._said_s = now_s
-            print(f"{order.target}: {state.done} of {order.inputs}", file=sys.stderr, flush=True)
+        line = f"{order.target}: {state.done} of {order.inputs}"
+        if self.tell and line != self._said and now_s - self._said_s > 2.0:  # noqa: PLR2004 - seconds between two lines
+            self._said_s, self._said = now_s, line
+            print(line, file=sys.stderr, flush=True)
 
 
 def _broken(target: str, state: State, found: Found, ending: "_Ending") -> Tried:

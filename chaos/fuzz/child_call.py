@@ -24,7 +24,6 @@ from chaos.fuzz.slot_call import Slot
 
 HANG_S = 5.0  # one input may take that long
 WARM_SHARE = 0.2  # of the inputs: what is loaded, cached and pooled by then is no growth
-MEASURE_EVERY = 256  # inputs, between looks at the memory
 # Modules whose branches steer atheris: ours, and what walks hostile bytes for us; tables of names steer nothing.
 STEERED_BY = (
     *("contracts", "producer", "worker", "worklist", "python_multipart"),

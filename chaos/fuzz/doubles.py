@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -25,10 +25,17 @@ from worklist.view import Place as QueuePlace
 
 GRID = 32  # samples a side of the answered segmentation
 PARTITIONS = 4
+THRESHOLD = 0.5  # of every label
 
 
 class SoundModel:
-    """Answers every image at once, as the served model would; refuses what it could not have been sent."""
+    """Answers every image at once, as the served model would; refuses what it could not have been sent.
+
+    ``probability``: of every label; what it calls positive it sees everywhere.
+    """
+
+    def __init__(self, probability: float = 0.25) -> None:
+        self._probability = probability
 
     def infer(self, request: Request, deadline: Deadline) -> Answer:
         """See ``worker.scoring.inference.Inference``."""
@@ -53,12 +60,14 @@ class SoundModel:
     def answer(self, request: Request) -> Answer:
         """Raises AssertionError where the request is none that a model may be sent."""
         hu = request.hu
-        if hu.dtype != np.float16 or hu.ndim != 2 or not np.isfinite(hu).all() or min(request.spacing_mm) <= 0:  # noqa: PLR2004
+        plane = hu.dtype == np.float16 and hu.ndim == 2  # noqa: PLR2004 - rows and columns
+        if not plane or not np.isfinite(hu).all() or min(request.spacing_mm) <= 0:
             raise AssertionError(f"a model was sent {hu.dtype} {hu.shape} at {request.spacing_mm}")
         labels = request.spec.labels
-        model = ServedModel(request.spec.name, "1", labels, dict.fromkeys(labels, 0.5), 1.0)
-        segmentation = np.zeros((len(labels) - 1, GRID, GRID), dtype=np.float32)
-        return checked(Answer(np.full(len(labels), 0.25, dtype=np.float32), segmentation, model))
+        model = ServedModel(request.spec.name, "1", labels, dict.fromkeys(labels, THRESHOLD), 1.0)
+        seen = float(self._probability >= THRESHOLD)
+        segmentation = np.full((len(labels) - 1, GRID, GRID), seen, dtype=np.float32)
+        return checked(Answer(np.full(len(labels), self._probability, dtype=np.float32), segmentation, model))
 
 
 class FaultsTold(Silent):
@@ -77,6 +86,18 @@ class FaultsTold(Silent):
         """Those since the last call."""
         faults, self.faults = self.faults, []
         return faults
+
+
+class OpenEntrance:
+    """``contracts.ports.Entrance`` where there is no connection to guard: everybody is let in."""
+
+    def config(self, app: Any, **more: Any) -> NoReturn:
+        """There is no listener."""
+        raise NotImplementedError
+
+    def refusal(self, scope: Any) -> None:
+        """See ``contracts.ports.Entrance``."""
+        del scope
 
 
 class TakingLog:

@@ -1,6 +1,6 @@
 """What a run came to: one line a target, the scanner beside them, the sums. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -121,11 +121,3 @@ def shared(inputs: int, shares: Mapping[str, int]) -> dict[str, int]:
     for name in sorted(shares, key=lambda one: -shares[one])[: inputs - sum(given.values())]:
         given[name] += 1
     return given
-
-
-def sums_to(parts: Sequence[Result]) -> Result:
-    """All of them together."""
-    total = Result()
-    for part in parts:
-        total += part
-    return total

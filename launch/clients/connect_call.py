@@ -49,12 +49,12 @@ def peer_error(problem: BaseException) -> PeerError:
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """Foreign exceptions stop here."""
+    """Foreign exceptions stop here; kafka-python also throws bare RuntimeErrors and asserts on closed sockets."""
     try:
         yield
     except PeerError:
         raise
-    except (errors.KafkaError, OSError, RuntimeError) as problem:
+    except (errors.KafkaError, OSError, RuntimeError, AssertionError) as problem:
         raise peer_error(problem) from problem
 
 

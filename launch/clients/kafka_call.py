@@ -12,12 +12,13 @@ from launch.clients.consumer_call import (
     read_record,
 )
 from launch.clients.log_call import KafkaLog
-from launch.clients.topics_call import check, ensure_topics, partition_count
-from launch.clients.watchdog import WATCHDOG_S, Watchdog
+from launch.clients.topics_call import check, ensure_topics, partition_count, scans_kept_s
+from launch.clients.watchdog import WATCHDOG_S, Stuck, Watchdog
 
 __all__ = [
     "WATCHDOG_S",
     "KafkaLog",
+    "Stuck",
     "Watchdog",
     "appended_s",
     "backlog_of",
@@ -33,5 +34,6 @@ __all__ = [
     "partition_count",
     "peer_error",
     "read_record",
+    "scans_kept_s",
     "topics_of",
 ]

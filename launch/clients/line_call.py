@@ -108,8 +108,8 @@ class Line:
     def ask(self) -> None:
         """Asks the broker for metadata; an answer reaches the owner. No public call of the client does this."""
         with suppress(RuntimeError):  # dropped in this moment
-            self._producer._metadata.request_update().add_callback(lambda _: self._owner.answered())  # noqa: SLF001
-            self._producer._sender.wakeup()  # noqa: SLF001
+            self._producer._metadata.request_update().add_callback(lambda _: self._owner.answered())  # noqa: SLF001  # no public call
+            self._producer._sender.wakeup()  # noqa: SLF001  # as well
 
     def send(self, pending: Pending) -> None:
         """Never blocks for longer than MAX_BLOCK_MS, and never raises: the future tells."""

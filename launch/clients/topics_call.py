@@ -147,6 +147,26 @@ def check(settings: KafkaSettings) -> list[str]:
     return [remark.sentence for remark in remarks]
 
 
+def scans_kept_s(settings: KafkaSettings) -> float | None:
+    """The longest that a scan, or its dead letter, can stay on its topic as that is configured now; None: for ever.
+
+    A broker deletes whole segments, so a record stays until the youngest beside it is too old. One that tells no
+    configuration promises no deletion. Raises PeerError.
+    """
+    topics = topics_of(settings)
+    found = [topic.configs for topic in _find(settings) if topic.name in (topics.stat, topics.routine, topics.dead)]
+    return None if not all(map(_deletes, found)) else max(map(_kept_ms, found)) / 1000.0
+
+
+def _deletes(configs: Configs) -> bool:
+    known = "segment.ms" in configs and int(configs.get("retention.ms", FOREVER_MS)) != FOREVER_MS
+    return known and configs.get("cleanup.policy") == "delete"
+
+
+def _kept_ms(configs: Configs) -> int:
+    return int(configs["retention.ms"]) + int(configs["segment.ms"])
+
+
 def _find(settings: KafkaSettings) -> list[Found]:
     names = list(wanted(settings))
     with admin(settings) as client:

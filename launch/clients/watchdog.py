@@ -1,7 +1,8 @@
 """Notices a consumer that has something to read, may read it, and reads nothing."""
 
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 WATCHDOG_S = 30.0  # far above a rebalance (11 s on Tansu) and a fetch of the largest record
 
@@ -31,3 +32,24 @@ class Watchdog:
         behind = [partition for partition, records in backlog.items() if records > 0]
         self._since_s = {partition: self._since_s.get(partition, now_s) for partition in behind}
         return frozenset(partition for partition in behind if now_s - self._since_s[partition] >= self._patience_s)
+
+
+class Stuck:
+    """The watchdog beside a loop's consumer; a new consumer starts with a new patience.
+
+    ``backlog_of``: what is known to wait in each partition that a consumer may read.
+    """
+
+    def __init__(
+        self, backlog_of: Callable[[Any], Mapping[Any, int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._backlog_of, self._clock = backlog_of, clock
+        self._watchdog = Watchdog(WATCHDOG_S, clock)
+
+    def __call__(self, consumer: Any, delivered: Iterable[Any]) -> bool:
+        """Whether a partition that has records, and may be read, gave nothing for long. Asked after each poll."""
+        self._watchdog.delivered(delivered)
+        if not self._watchdog.stuck(self._backlog_of(consumer)):
+            return False
+        self._watchdog = Watchdog(WATCHDOG_S, self._clock)
+        return True

@@ -15,8 +15,8 @@ from launch.stack.kafka_jars import POM, java, kafka_jars
 from launch.stack.part import POLL_S, Part, StartFailed, port_open, wait_until_all_answer
 
 HEAP = "-Xmx400m"  # enough for records of 16 MiB at the rates of one machine
-FORMAT_LIMIT_S = 60
-COMPLETE_LIMIT_S = 60  # from the first broker that answers to the last one registered
+FORMAT_LIMIT_S = 180
+COMPLETE_LIMIT_S = 120  # from the first broker that answers to the last one registered
 RECORD_OVERHEAD_BYTES = 1 * MIB  # batch header, key and headers around the largest record we send
 SESSION_TIMEOUT_MS = 4000  # a killed broker is fenced soon: tests fail over in seconds instead of nine
 LOGGING = POM.with_name("log4j2.properties")
@@ -70,7 +70,7 @@ class KafkaNode(Part):
     """One broker of a cluster. What it acknowledged is in its folder and there again after a restart."""
 
     name = "broker"
-    start_limit_s = 60.0
+    start_limit_s = 180.0  # 3 to 8 s, a minute and more on a busy machine; one that dies is told at once
     stop_limit_s = 20.0
 
     def __init__(self, folder: Path, number: int) -> None:

@@ -1,10 +1,8 @@
 """Storage commitment: settings → its topic, its index and its reports, for the producer."""
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from contracts.errors import PeerAway, SettingsError
 from contracts.hooks import Hooks
@@ -12,15 +10,7 @@ from contracts.names import COMMITMENT_GROUP
 from contracts.ports import Log
 from contracts.scans import Place
 from contracts.settings import ProducerSettings, Settings
-from launch.clients.kafka_call import (
-    WATCHDOG_S,
-    Watchdog,
-    backlog_of,
-    group_of,
-    log_ends,
-    make_consumer,
-    topics_of,
-)
+from launch.clients.kafka_call import Stuck, backlog_of, group_of, log_ends, make_consumer, mapped, topics_of
 from producer.commitment_desk import Desk
 from producer.commitment_in import Append, CommitmentRequests
 from producer.commitment_index_in import Broker, Index
@@ -30,6 +20,7 @@ from producer.commitment_reports import Reports, Rules
 from producer.commitment_service import Commitment
 from producer.commitment_table_call import Table
 from producer.intake import Accepted
+from producer.memory import Budget
 from producer.stamp_call import monotonic_s, now_s
 
 SETTLE_S = 0.5  # a requestor that hangs up after its request does so within that time: it is called, not raced
@@ -50,13 +41,13 @@ def build(settings: Settings, log: Log, hooks: Hooks) -> Parts:
     doors, topic = settings.producer, topics_of(settings.kafka).commitments
     if not doors.commitment:
         return Parts()
-    desk = Desk(monotonic_s, SETTLE_S, doors.commitment_pending_bytes)
+    desk = Desk(monotonic_s, SETTLE_S, Budget(doors.commitment_pending_bytes, doors.commitment_pending_share))
     append = Append(log, topic, desk, settings.kafka.ack_timeout_s)
     table = _table(doors.commitment_index)
     index = Index(_broker(settings), table, hooks)
     group = group_of(settings.kafka, COMMITMENT_GROUP)
     member = partial(make_consumer, settings.kafka, group=group, topics=[topic], client_id="triage-commitment")
-    reader = CommitmentLog(topic, member, log_ends, _Stuck(), desk, hooks)
+    reader = CommitmentLog(topic, member, log_ends, Stuck(backlog_of), mapped, desk, hooks)
     reports = Reports(desk, index, Caller(doors.ae_title), append, _rules(doors), hooks, now_s)
     offer = CommitmentRequests(doors, desk, append, Association, hooks)
     door = Commitment([reader.run, index.run], reports, table.close)
@@ -80,22 +71,8 @@ def _broker(settings: Settings) -> Broker:
     return Broker(
         consumer=partial(make_consumer, kafka, group=None, topics=topics_of(kafka).all, client_id="triage-index"),
         log_ends=log_ends,
+        mapped=mapped,
         topics=topics_of(kafka),
         scan_retention_s=kafka.scan_retention_s,
         keeps=not kafka.memory_only,
     )
-
-
-class _Stuck:
-    """The watchdog beside the consumer; a new consumer starts with a new patience."""
-
-    def __init__(self) -> None:
-        self._watchdog = Watchdog(WATCHDOG_S, time.monotonic)
-
-    def __call__(self, consumer: Any, delivered: Iterable[Any]) -> bool:
-        """Whether a partition that has records, and may be read, gave nothing for long."""
-        self._watchdog.delivered(delivered)
-        if not self._watchdog.stuck(backlog_of(consumer)):
-            return False
-        self._watchdog = Watchdog(WATCHDOG_S, time.monotonic)
-        return True

@@ -7,7 +7,7 @@ from contracts.errors import SettingsError
 from contracts.hooks import Hooks
 from contracts.ports import Service
 from contracts.settings import Settings
-from launch.clients.kafka_call import KafkaLog, ensure_topics, topics_of
+from launch.clients.kafka_call import KafkaLog, ensure_topics, scans_kept_s, topics_of
 from launch.wiring import commitment
 from producer.broker_call import BrokerWatch
 from producer.caps import Caps
@@ -15,6 +15,7 @@ from producer.dicom_in import DicomDoor
 from producer.folder_in import FolderDoor
 from producer.kafka_out import KafkaPublisher
 from producer.lanes import Lanes
+from producer.leftovers_out import Leftovers
 from producer.memory import Acknowledged, Budget
 from producer.payload_out import PayloadStore
 from producer.reception import Limits, Reception
@@ -68,6 +69,9 @@ def _doors(settings: Settings, reception: Reception, hooks: Hooks, parts: commit
         DicomDoor(settings.producer, reception, budget, hooks, parts.offers, limits=settings.limits),
         StowDoor(settings.producer, reception, budget, hooks, settings.limits),
     ]
+    if settings.payload.url:
+        kept_s = partial(scans_kept_s, settings.kafka)
+        doors.append(Leftovers(settings.payload.url, kept_s, settings.payload.margin_s, hooks))
     if settings.producer.folder:
         doors.append(FolderDoor(settings.producer, reception, budget, hooks))
     return doors

@@ -68,7 +68,7 @@ def build(settings: Settings, hooks: Hooks) -> list[Service]:
 
 def _budget(settings: Settings) -> Budget:
     scoring = settings.scoring
-    return Budget(scoring.decode_budget_bytes, scoring.frame_budget_bytes, scoring.frames, settings.limits)
+    return Budget(scoring.decode_budget_bytes, scoring.frame_budget_bytes, settings.limits)
 
 
 def _reader(

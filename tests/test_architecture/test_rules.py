@@ -86,6 +86,12 @@ def test_every_test_states_the_fact_it_proves() -> None:
     assert silent == []
 
 
+def test_every_exception_from_the_linter_has_a_reason() -> None:
+    """Behind each ``noqa`` stands why."""
+    bare = re.compile(r"#\s*noqa(:[ A-Z0-9,]*)?$", re.MULTILINE)
+    assert [module for module, path in MODULES if bare.search(path.read_text())] == []
+
+
 def test_no_locked_dependency_ships_a_name_of_ours() -> None:
     """An installed distribution with a top-level ``worker`` or ``contracts`` would shadow ours."""
     owners = importlib.metadata.packages_distributions()

@@ -12,7 +12,6 @@ from chaos.answers import Entry, StudyTold
 from chaos.checks import Case, counts, settled_by, unended, violations, waiting
 from chaos.invariants import CHECKS
 from chaos.ledger import Action, Ledger
-from chaos.logged import LogTold
 from tests.test_chaos.told import list_of, log_of, one, sent, sound, told, with_answer
 
 
@@ -131,21 +130,27 @@ def action_lost(case: Case) -> Case:
 def not_audited(case: Case) -> Case:
     """A flag that the audit trail does not know."""
     assert case.log is not None
-    return replace(case, log=LogTold(case.log.keys, frozenset()))
+    return replace(case, log=replace(case.log, audit=frozenset()))
 
 
 def key_missing(case: Case, kind: str) -> Case:
     """One event less in the log."""
     assert case.log is not None
     gone_key = next(key for key in sorted(case.log.keys, key=str) if key.kind == kind)
-    return replace(case, log=LogTold(case.log.keys - {gone_key}, case.log.audit))
+    return replace(case, log=replace(case.log, keys=case.log.keys - {gone_key}))
 
 
 def key_twice(case: Case) -> Case:
     """An image scored under two keys."""
     assert case.log is not None
     scored = next(key for key in case.log.keys if key.kind == "scored")
-    return replace(case, log=LogTold(case.log.keys | {replace(scored, rest=("1",))}, case.log.audit))
+    return replace(case, log=replace(case.log, keys=case.log.keys | {replace(scored, rest=("1",))}))
+
+
+def unburied(case: Case) -> Case:
+    """An image that no decoder reads, without its dead letter."""
+    assert case.log is not None
+    return replace(case, log=replace(case.log, letters=frozenset()))
 
 
 def silent_lesion(case: Case) -> Case:
@@ -170,6 +175,7 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], set[str]]] = {
     "the log has no arrival": (lambda c: key_missing(c, "arrived"), {"I1"}),
     "the log has no outcome": (lambda c: key_missing(c, "scored"), {"I1"}),
     "the log has two outcomes": (key_twice, {"I1"}),
+    "a dead letter is swallowed": (unburied, {"I1"}),
     "other pixels are not told": (untold, {"I1"}),
     "a study is gone": (gone, {"I1", "I2"}),
     "a study is not listed": (unlisted, {"I2"}),
@@ -199,7 +205,7 @@ SPOILT: dict[str, tuple[Callable[[Case], Case], set[str]]] = {
     "a study looks normal too soon": (hollow_meanwhile, {"I7"}),
     "a failed image in a normal study": (
         lambda c: spoilt_row(c, outcome="not_analysed", reason="model_refused"),
-        {"I7"},
+        {"I1", "I7"},
     ),
     "an image left out of a normal study": (lambda c: spoilt_row(c, outcome="excluded", reason="localizer"), {"I7"}),
     "an unknown reason in a normal study": (lambda c: spoilt_row(c, outcome="not_analysed", reason="?"), {"I7"}),

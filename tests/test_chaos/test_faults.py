@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002, ARG005, D102  (the recorder has the rig's methods, which scenario.Rig describes)
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -13,7 +13,9 @@ import pytest
 import redis
 
 from chaos.faults import redis_call, signals_call
+from chaos.faults.trouble import Shown
 from chaos.matrix import FAULTS, matrix, table
+from chaos.poison import Poison
 from chaos.scenario import Disk, Fault, Mood
 from launch.stack.redis_server import RedisServer
 
@@ -126,6 +128,8 @@ class Link:
 class Recorder:
     """A rig that is nothing but its record: so that every act can be interrupted at every pause."""
 
+    partitions = 6
+
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.told: list[str] = []
         self.brokers = [Part(f"broker-{n}", self.told) for n in (1, 2, 3)]
@@ -138,6 +142,7 @@ class Recorder:
         self.clocks: dict[str, float] = {}
         self.extra: list[Part] = []
         self._pauses_left = interrupt_at
+        self.says = "degraded"
 
     def parts(self) -> list[Part]:
         return [*self.brokers, self.redis, self.triton, *self.producers, *self.workers, self.worklist]
@@ -160,9 +165,16 @@ class Recorder:
     def serve(self, *, model: bool) -> None:
         self.served = model
 
+    def tell(self, records: Sequence[Poison]) -> None:
+        self.told += [f"append {one.partition} {one.key!r} {one.value[:99]!r}" for one in records]
+
     def extra_worker(self) -> Part:
         self.extra.append(Part("worker-3", self.told))
         return self.extra[-1]
+
+    def status(self) -> str:
+        self.told.append("read")
+        return self.says
 
     def pause(self, seconds: float) -> None:
         assert seconds >= 0
@@ -221,6 +233,19 @@ def test_the_same_seed_does_the_same(name: str) -> None:
         matrix()[name].act(rig, Random(7))
         records.append(rig.told)
     assert records[0] == records[1]
+
+
+def test_a_read_that_says_ok_while_the_store_hangs_is_shown() -> None:
+    """At the beginning as at the end; the store is thawed all the same. Marked answers, or none, show nothing."""
+    rig: Any = Recorder()
+    for rig.says in ("degraded", "rebuilding", "away"):
+        assert FAULTS["redis_frozen"].act(rig, Random(1))
+    assert rig.told.count("read") == 6
+    rig.says = "ok"
+    with pytest.raises(Shown, match="says ok while the store hangs") as shown:
+        FAULTS["redis_frozen"].act(rig, Random(1))
+    assert shown.value.invariant == "I7 silently normal"
+    assert rig.healed()
 
 
 def test_hold_shortens_an_outage_and_no_timeout() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chaos.answers import Listed, ListTold, StudyTold
 from chaos.ledger import Ledger, is_finding
-from chaos.logged import Audited, EventKey, LogTold
+from chaos.logged import Audited, EventKey, Letter, LogTold
 from chaos.sightings import Sightings
 from contracts.events import Arrived, NotAnalysed, Scored
 from contracts.findings import ImageOutcome, Label, Measure, StudyState, Urgency
@@ -173,7 +173,8 @@ def test_keys_of_the_log_are_read_as_the_events_write_them() -> None:
         f"{STUDY}|closed".encode(),
     ]
     audit = json.dumps({"study_instance_uid": STUDY, "offset": 7, "change": "flagged", "at": 1.0}).encode()
-    told = LogTold.of(keys, [audit, audit])
+    letter = (("reason", b"x"), ("study_instance_uid", STUDY.encode()), ("sop_instance_uid", SOP.encode()))
+    told = LogTold.of(keys, [audit, audit], [(*letter, ("digest", DIGEST.encode())), letter, (("digest", None),)])
     assert {(key.kind, key.sop_instance_uid, key.pixel_digest, key.rest) for key in told.keys} == {
         ("arrived", SOP, DIGEST, ()),
         ("scored", SOP, DIGEST, ("0", "m", "1")),
@@ -181,4 +182,5 @@ def test_keys_of_the_log_are_read_as_the_events_write_them() -> None:
     }
     assert {key.study_instance_uid for key in told.keys} == {STUDY}
     assert told.audit == {Audited(STUDY, 7, "flagged")}
+    assert told.letters == {Letter(STUDY, SOP, DIGEST), Letter(STUDY, SOP, ""), Letter("", "", "")}
     assert EventKey.of(keys[-1]) is None

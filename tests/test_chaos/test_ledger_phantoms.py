@@ -135,3 +135,14 @@ def test_every_image_is_sent_as_often_as_the_load_says(studies: tuple[Head, ...]
     whole = {study.study_instance_uid: study.pictures for study in studies}
     assert (order is Order.IN_ORDER) is all(one.pictures == whole[one.study_instance_uid] for one in plan)
     assert (order is Order.IN_ORDER) is (len(plan) == copies * len(studies))
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_with_every_fourth_seed_one_piece_is_minutes_late(studies: tuple[Head, ...], seed: int) -> None:
+    """Two to four minutes after its study has closed; its wait begins before that of the other late pieces."""
+    plan = sendings(studies, Load(studies=5, order=Order.LATE), 2, seed)
+    late = [sending for sending in plan if sending.late]
+    held_back = [sending for sending in plan if sending.pause_s]
+    assert held_back == (late[:1] if seed % 4 == 0 else [])
+    assert all(120.0 <= sending.pause_s <= 240.0 for sending in held_back)
+    assert not any(s.pause_s for s in sendings(studies, Load(studies=5), 2, seed))

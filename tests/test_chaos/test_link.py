@@ -13,7 +13,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage
 
 from chaos.link_call import TcpLink
-from chaos.phantoms import heads, pictures_of
+from chaos.phantoms import heads
 from chaos.scenario import Load
 from tests.servers.processes import becomes_true
 from tests.test_producer.senders import storescu
@@ -210,7 +210,7 @@ def test_storescu_is_cut_off_amid_a_pdu_and_its_image_arrives_after_healing(tmp_
     entity.add_supported_context(CTImageStorage)
     handlers = [(evt.EVT_C_STORE, keep), (evt.EVT_CONN_CLOSE, lambda _: aborted.set())]
     peer = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-    (image,) = pictures_of(heads(Load(studies=1, images=(1, 1), large=1.0), 1, "link"))
+    (image,) = heads(Load(studies=1, images=(1, 1), large=1.0), 1, "link")[0].pictures
     file = tmp_path / "image.dcm"
     file.write_bytes(image.part10)
     try:

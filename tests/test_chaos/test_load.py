@@ -18,6 +18,7 @@ from chaos.ledger import Ledger
 from chaos.load_out import Doors, Scanners, posted
 from chaos.phantoms import heads
 from chaos.scenario import Load, Order
+from chaos.sendings import sendings
 from chaos.watch_in import Away, connected, read_list
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
@@ -125,6 +126,21 @@ def test_late_images_wait_until_their_study_has_closed() -> None:
     assert asked.is_set()
     assert max(at_once) < 6
     assert len(ledger.acknowledged) == 12
+
+
+def test_a_piece_that_is_held_back_comes_after_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for its study to close and then for its pause, which whoever waits for the scanners is told."""
+    monkeypatch.setattr("chaos.sendings.MINUTES_LATE_S", (2.0, 2.0))
+    peer, seed = Peer(lambda _: SUCCESS), 4
+    load = Load(studies=3, images=(6, 6), rate=None, stow=0.0, order=Order.LATE)
+    ledger = Ledger(heads(load, 1, f"minutes-{time.monotonic_ns()}"))
+    with listening(peer) as address:
+        scanners = Scanners(load, Doors([address], [""]), ledger, seed, lambda _: True)
+        finished(scanners)
+    (held_back,) = [one for one in sendings(tuple(ledger.studies.values()), load, 1, seed) if one.pause_s]
+    assert scanners.pauses_s == 2.0
+    assert [o.picture for o in ledger.acknowledged][-len(held_back.pictures) :] == list(held_back.pictures)
+    assert len(ledger.acknowledged) == 18
 
 
 class Store(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The ledger catches ten bugs on purpose, and finds nothing where there is none."""
+"""The ledger catches each bug that is planted on purpose, and finds nothing where there is none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,10 +55,17 @@ def test_a_planted_bug_is_caught(spoilt_rig: RunningRig, bug: Bug, tmp_path: Pat
     spoilt_rig.renew(spoilt(tmp_path, bug))
     outcome = one_run(spoilt_rig, bug.fault, SEED, IMPATIENT)
     told = "\n".join(outcome.violations[:5]) or "nothing"
-    assert bug.breaks & {sentence.split()[0] for sentence in outcome.violations}, f"the ledger says: {told}"
+    assert bug.seen_in(outcome.violations), f"the ledger says: {told}"
 
 
-def test_there_are_ten_bugs_in_different_places() -> None:
+def test_a_bug_is_seen_by_its_own_check_alone() -> None:
+    """Where it says which: another sentence of the same invariant is no proof that the right check works."""
+    bug = next(bug for bug in BUGS if bug.says)
+    assert bug.seen_in([f"I1 settled once: study 1 image 2 {bug.says}"])
+    assert not bug.seen_in(["I1 settled once: study 1 image 2 is not there", f"I2 ends: study 1 {bug.says}"])
+
+
+def test_there_are_ten_bugs_or_more_in_different_places() -> None:
     """No two are the same, and each breaks an invariant that has a check."""
     assert len({bug.name for bug in BUGS}) == len({(bug.file, bug.old) for bug in BUGS}) == len(BUGS) >= 10
     assert frozenset.union(*(bug.breaks for bug in BUGS)) == {"I1", "I2", "I3", "I4", "I7"}

@@ -19,7 +19,7 @@ SEED = 1
 CHOSEN = (
     "kill_producer kill_worker kill_worklist kill_triton kill_redis kill_leader insync_lost zombie_worker "
     "redis_emptied redis_truncated triton_nan triton_hangs link_reset disk_full rolling_restart_workers "
-    "poison_study five_times"
+    "poison_study poison_event five_times"
 ).split()
 
 

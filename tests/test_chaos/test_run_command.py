@@ -75,7 +75,7 @@ def test_a_violation_is_exit_status_1(
 ) -> None:
     """One violated run among others is enough, and its sentence is shown."""
     monkeypatch.setattr(MadeUp, "violated", ("kill_redis",))
-    assert run(tmp_path / "runs", "--fault", "kill_worker", "--fault", "kill_redis") == 1
+    assert run(tmp_path / "runs", "--fault", "kill_worker", "kill_redis") == 1
     assert "I1 lost" in capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_an_interrupted_matrix_is_resumed_where_it_was_left(tmp_path: Path, monk
     assert len(record_out.kept(tmp_path / "runs")) == len(FAULTS) + 1
 
 
-def test_the_summary_counts_the_latest_run_of_each_fault_and_seed(tmp_path: Path) -> None:
+def test_the_summary_counts_the_latest_version_of_each_fault_and_seed(tmp_path: Path) -> None:
     """A run that was repeated counts once; what its first try violated stays visible as found on the way."""
     file = tmp_path / "runs"
     record_out.keep(file, outcome("kill_redis", 1, "I1 lost"), "old")
@@ -115,6 +115,31 @@ def test_the_summary_counts_the_latest_run_of_each_fault_and_seed(tmp_path: Path
     assert [one["violations"] for one in written["replaced"]] == [["I1 lost"]]
     assert written["machine"]["cores"] >= 1
     assert written["highest_load"] == max(kept.load for kept in record_out.kept(file))
+
+
+@pytest.mark.parametrize("tries", [("I1 lost", ""), ("", "I1 lost"), ("I1 lost", "", "")], ids=len)
+def test_a_rerun_of_the_same_version_wipes_out_no_violation(tmp_path: Path, tries: tuple[str, ...]) -> None:
+    """Whatever was seen once counts, before or after runs of the same code that held; the worst run does."""
+    file = tmp_path / "runs"
+    record_out.keep(file, outcome("kill_redis", 1, "I1 lost", "I2 ends", "I7 silent"), "old")
+    for told in tries:
+        record_out.keep(file, outcome("kill_redis", 1, *filter(None, [told])), "new")
+    written = record_out.summary(record_out.kept(file), "the command")
+    assert written["totals"]["runs"] == written["totals"]["violations"] == written["totals"]["lost"] == 1
+    assert [(one["version"], one["violations"]) for one in written["violations"]] == [("new", ["I1 lost"])]
+    assert [one["version"] for one in written["replaced"]] == ["old"]
+
+
+def test_only_another_version_takes_the_place_of_a_violation(tmp_path: Path) -> None:
+    """A later one that holds: what was found before is told as found on the way. The same one again does not."""
+    file = tmp_path / "runs"
+    for version, violations in (("a", ["I1 lost"]), ("b", []), ("b", ["I2 ends"]), ("c", [])):
+        record_out.keep(file, outcome("kill_redis", 1, *violations), version)
+    written = record_out.summary(record_out.kept(file), "the command")
+    assert (written["totals"]["violations"], written["versions"]) == (0, {"c": 1})
+    assert [one["violations"] for one in written["replaced"]] == [["I1 lost"], ["I2 ends"]]
+    record_out.keep(file, outcome("kill_redis", 1), "a")
+    assert record_out.summary(record_out.kept(file), "again")["totals"]["violations"] == 1
 
 
 def test_a_misspelt_fault_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from chaos.answers import Entry, Listed, ListTold, Row, StudyTold
 from chaos.checks import Case
 from chaos.ledger import Ledger, is_finding, key_of
-from chaos.logged import Audited, EventKey, LogTold
+from chaos.logged import Audited, EventKey, Letter, LogTold
 from chaos.phantoms import Head, Picture, heads
 from chaos.scenario import Load
 from chaos.sightings import Sightings
@@ -56,15 +56,16 @@ def list_of(answers: Iterable[StudyTold], status: str = "ok") -> ListTold:
 
 def log_of(studies: Iterable[Head]) -> LogTold:
     """What lies in the log of a sound run."""
-    keys, audit = set(), set()
+    keys, audit, letters = set(), set(), set()
     for study in studies:
         for picture in study.pictures:
             uid, sop, digest = key_of(picture)
             kind = "scored" if picture.readable else "not_analysed"
             keys |= {EventKey(uid, "arrived", sop, digest, ()), EventKey(uid, kind, sop, digest, ("0",))}
+            letters |= set() if picture.readable else {Letter(uid, sop, digest)}
         entries = told(study).history
         audit |= {Audited(study.study_instance_uid, entry.offset, entry.change) for entry in entries}
-    return LogTold(frozenset(keys), frozenset(audit))
+    return LogTold(frozenset(keys), frozenset(audit), frozenset(letters))
 
 
 def sound(studies: tuple[Head, ...] | None = None) -> Case:

@@ -84,6 +84,21 @@ def test_scan_headers_of_a_later_schema_are_refused() -> None:
         ScanHeaders.decode([("schema", b"2"), *pairs[1:]])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("received_at", "frames") for value in ("-1", "1e999", "nan", "9" * 30)),
+        ("size_bytes", "-1"),
+        ("frames", "0"),
+    ],
+)
+def test_scan_headers_that_no_event_could_repeat_are_refused(name: str, value: str) -> None:
+    """One with frames=-1 had scoring fail, three times, at making the image's event."""
+    pairs = dict(ScanHeaders("1", "2", "3", "4", "5", "d", "p", "s", 1.0, "t", 1).encode()) | {name: value.encode()}
+    with pytest.raises(DecodeError):
+        ScanHeaders.decode(list(pairs.items()))
+
+
 @given(study_events)
 def test_study_events_survive_the_round_trip(event: events.StudyEvent) -> None:
     """Decoding what was encoded gives the same event."""

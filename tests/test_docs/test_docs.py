@@ -72,6 +72,22 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert silent == []
 
 
+def test_every_number_of_the_settings_has_a_reason() -> None:
+    """Beside what it is, each says why that much: a second clause of three words or more. Ports need none."""
+    bare = [
+        f"{section}.{name}"
+        for section, info in Settings.model_fields.items()
+        if isinstance(info.default, Section)
+        for name, inner in type(info.default).model_fields.items()
+        if type(inner.default) in (int, float) and not name.endswith("port") and not _reasoned(inner.description or "")
+    ]
+    assert bare == []
+
+
+def _reasoned(description: str) -> bool:
+    return any(len(clause.split()) >= 3 for clause in re.split(r"[;:,(.] ?", description)[1:])
+
+
 @pytest.mark.parametrize(
     "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("k8s/*.md")]), ids=str
 )

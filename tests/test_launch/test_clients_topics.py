@@ -12,7 +12,7 @@ from contracts.errors import PeerAway, SettingsError
 from contracts.hooks import Silent
 from contracts.settings import KafkaSettings
 from launch.clients.kafka_call import check, ensure_topics, group_of, partition_count, topics_of
-from launch.clients.topics_call import Found, one_count, remarks_on, wanted
+from launch.clients.topics_call import Found, one_count, remarks_on, scans_kept_s, wanted
 
 
 def settings_for(bootstrap: str, prefix: str, **more: object) -> KafkaSettings:
@@ -117,6 +117,20 @@ def test_an_unsafe_topic_is_warned_of_and_refused_where_durability_is_required(
         assert f"{stat} has {part}" in warnings
     with pytest.raises(SettingsError, match="require_durable"):
         ensure_topics(settings.model_copy(update={"require_durable": True}), Silent())
+
+
+@pytest.mark.kafka
+def test_how_long_scans_are_kept_is_what_the_topics_say(kafka_broker: str, topic_prefix: str) -> None:
+    """The longest of the scan topics, a segment's time with it, whatever our setting is; -1 is for ever."""
+    settings = settings_for(kafka_broker, topic_prefix, scan_retention_s=3600.0)
+    topics = topics_of(settings)
+    make(kafka_broker, {topics.dead: 3}, **{"retention.ms": "7200000", "segment.ms": "60000"})
+    ensure_topics(settings, Silent())
+    assert scans_kept_s(settings) == 3600.0 + 86400.0
+    other = settings_for(kafka_broker, f"{topic_prefix}b", scan_retention_s=3600.0)
+    make(kafka_broker, {topics_of(other).dead: 3}, **{"retention.ms": "-1"})
+    ensure_topics(other, Silent())
+    assert scans_kept_s(other) is None
 
 
 @pytest.mark.kafka

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.clients.watchdog import Watchdog
+from launch.clients.watchdog import WATCHDOG_S, Stuck, Watchdog
 
 
 class Clock:
@@ -67,3 +67,20 @@ def test_whatever_delivers_at_every_look_is_never_stuck(looks: list[tuple[float,
         for name in "abc":
             silent_s[name] = clock.now_s if name in gave else silent_s[name]
         assert stuck == {name for name in "abc" if clock.now_s - silent_s[name] >= 15.0}
+
+
+def test_a_hanging_consumer_is_told_once_and_the_next_one_starts_anew() -> None:
+    """Beside a loop: stuck after the patience; whoever is opened in its place has all of that time again."""
+    clock = Clock()
+    consumers = {"old": {"a": 5}, "new": {"a": 5}}
+    stuck = Stuck(consumers.__getitem__, clock)
+    assert not stuck("old", [])
+    clock.now_s = WATCHDOG_S
+    assert not stuck("old", ["a"])
+    clock.now_s = 2 * WATCHDOG_S
+    assert stuck("old", [])
+    assert not stuck("new", [])
+    clock.now_s = 3 * WATCHDOG_S - 0.1
+    assert not stuck("new", [])
+    clock.now_s = 3 * WATCHDOG_S
+    assert stuck("new", [])

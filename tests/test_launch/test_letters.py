@@ -1,8 +1,15 @@
 """The list of dead letters: what is open, without the scans themselves, and never more than fits."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
-from launch.letters_call import HANDLED, listed
+import pytest
+
+from contracts.ports import Entry
+from contracts.scans import Place
+from contracts.settings import KafkaSettings
+from launch.letters_call import HANDLED, Letters, listed
 
 
 @dataclass
@@ -49,3 +56,41 @@ def test_letters_that_are_named_are_found_however_many_others_there_are() -> Non
     """The bound of the list is no bound for who knows the place."""
     records = [letter(number, f"a:0:{number}") for number in range(10)]
     assert [one.place for one in listed(records, only=frozenset({"a:0:9"}), most=2).letters] == ["a:0:9"]
+
+
+class _Log:
+    """Takes what it is given, and keeps it among other things that happened."""
+
+    partitions = 3
+
+    def __init__(self, happened: list[str]) -> None:
+        self.happened = happened
+
+    def append(self, entry: Entry) -> "Future[Place]":
+        """See ``contracts.ports.Log``."""
+        self.happened.append(entry.topic)
+        future: Future[Place] = Future()
+        future.set_result(Place(entry.topic, entry.partition, 5))
+        return future
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize("claim", ["file:///store/ab/cd", ""])
+def test_a_payload_is_made_young_before_a_record_leads_to_it_again(
+    monkeypatch: pytest.MonkeyPatch, *, found: bool, claim: str
+) -> None:
+    """Whoever deletes by age sees it young for as long as the record is there; a scan without a claim has none."""
+    happened: list[str] = []
+    scan: Any = letter(7, "scans.stat:0:1", ("claim", claim.encode()))
+    monkeypatch.setattr("launch.letters_call.KafkaLog", lambda *_: _Log(happened))
+    monkeypatch.setattr("launch.letters_call.read_record", lambda *_: scan)
+
+    def renew(asked: str) -> bool:
+        happened.append(asked)
+        return found
+
+    letters = Letters(KafkaSettings(), by="somebody", renew=renew)
+    replayed = letters.replay(listed([scan]).letters[0])
+    assert happened == [*([claim] if claim else []), "scans.stat", "study.audit", "scans.dead"]
+    assert replayed.place == Place("scans.stat", 0, 5)
+    assert replayed.renewed is (found if claim else None)

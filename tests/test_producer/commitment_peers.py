@@ -2,6 +2,7 @@
 
 import queue
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 TITLE = "SCANNER"
@@ -29,6 +31,26 @@ class Report:
     same_association: bool
 
 
+class Peer(Association):
+    """A requestor's association that neither hangs nor loses a response while it is told a report.
+
+    pynetdicom serves an N-EVENT-REPORT in a thread of its own, which says at its end that the reactor runs, while the
+    reactor waits for whoever asked it to pause: a release, or the next message, then waits for that pause for ever.
+    Only the reactor, which is the association's own thread, knows.
+    """
+
+    _paused = False
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._paused
+
+    @_is_paused.setter
+    def _is_paused(self, paused: bool) -> None:
+        if self._kill or threading.current_thread() is self:
+            self._paused = paused
+
+
 @dataclass
 class Requestor:
     """Asks, and keeps the reports that come. ``answers``: statuses of its first responses; then Success."""
@@ -45,15 +67,17 @@ class Requestor:
         return status, None
 
     @contextmanager
-    def association(self, address: tuple[str, int], *contexts: Pair) -> Iterator[Any]:
-        """With storage commitment and those contexts; released at the end."""
+    def association(self, address: tuple[str, int], *contexts: Pair, bind: str = "127.0.0.1") -> Iterator[Any]:
+        """With storage commitment and those contexts, from that address; released at the end."""
         entity = AE(ae_title=TITLE)
         entity.network_timeout, entity.dimse_timeout = None, PATIENCE_S
         entity.add_requested_context(StorageCommitmentPushModel)
         for sop_class, syntax in contexts:
             entity.add_requested_context(sop_class, syntax)
-        peer = entity.associate(*address, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.told)])
+        handlers = [(evt.EVT_N_EVENT_REPORT, self.told)]
+        peer = entity.associate(*address, evt_handlers=handlers, bind_address=(bind, 0))
         assert peer.is_established
+        peer.__class__ = Peer
         self.asked_on.append(peer)
         try:
             yield peer

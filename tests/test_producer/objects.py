@@ -3,6 +3,7 @@
 import zlib
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -10,6 +11,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from producer.header import file_meta
+from producer.leftovers_out import LOCK
 
 SECRETS = ("Testmann^Erika", "PID-4711", "19610203", "ACC-99", "Kopf nach Sturz")
 
@@ -75,3 +77,8 @@ SCRIPT_HEAD = b"#!/bin/sh\nexit 42\n".ljust(128, b"\n")
 def beginning_with(preamble: bytes, payload: bytes) -> bytes:
     """The same object behind another preamble."""
     return preamble + payload[len(preamble) :]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """What lies in a payload store, less its lock."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]

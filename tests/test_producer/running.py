@@ -21,6 +21,9 @@ from contracts.settings import KafkaSettings, LimitSettings, PayloadSettings, Pr
 from launch.clients.kafka_call import make_consumer
 from launch.wiring.producer import build
 
+ACK_S = 60.0  # a busy machine's Kafka answers late; no test waits that long for one that is away
+START_S = 150.0  # topics are made first
+END_S = ACK_S + 30.0  # a drain may wait for answers
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
 
@@ -69,7 +72,7 @@ class Running:
     def end(self) -> None:
         """As SIGTERM does."""
         self.stop.set()
-        self.thread.join(40)
+        self.thread.join(END_S)
         assert not self.thread.is_alive()
 
 
@@ -82,7 +85,7 @@ def settings_of(
     **doors: Any,
 ) -> Settings:
     """Settings for one broker and quick tests."""
-    broker = {"partitions": 3, "replication": 1, "min_insync": 1, "ack_timeout_s": 15.0}
+    broker = {"partitions": 3, "replication": 1, "min_insync": 1, "ack_timeout_s": ACK_S}
     return Settings(
         kafka=KafkaSettings(bootstrap=bootstrap, topic_prefix=prefix, **broker | kafka),
         payload=PayloadSettings(**payload),
@@ -107,9 +110,9 @@ def running(settings: Settings, *, broker_away: bool = False) -> Iterator[Runnin
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    wait_until(lambda: service.ready() or bool(failure), 10)
+    wait_until(lambda: service.ready() or bool(failure), START_S)
     if not broker_away:
-        wait_until(lambda: service.peers()["kafka"] == "up" or bool(failure), 60)
+        wait_until(lambda: service.peers()["kafka"] == "up" or bool(failure), START_S)
     producer = Running(settings, service, hooks, stop, thread, failure)
     try:
         yield producer

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +23,11 @@ from launch.clients.kafka_call import KafkaLog, make_consumer
 from launch.stack.tansu import Tansu
 from tests.conftest import running
 from tests.servers.ports import free_port
-from tests.test_producer.commitment_peers import TITLE, Requestor, action, ask
+from tests.test_producer.commitment_peers import PATIENCE_S, TITLE, Requestor, action, ask
 from tests.test_producer.conftest import Start
 from tests.test_producer.objects import ct, part10
-from tests.test_producer.running import Running, wait_until
+from tests.test_producer.running import Running, settings_of, wait_until
+from tests.test_producer.running import running as producer_running
 from tests.test_producer.senders import status_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore")]
@@ -38,6 +40,21 @@ STORE = (CT, ExplicitVRLittleEndian)
 def own_tansu(tmp_path: Path) -> Iterator[Tansu]:
     """A broker of one's own, to be killed."""
     yield from running(Tansu(tmp_path))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["tansu", pytest.param("kafka_broker", marks=pytest.mark.kafka)],
+    ids=["tansu", "kafka"],
+)
+def standing(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A producer with default settings that stands for many requestors, on each broker in turn: as in a hospital."""
+    bootstrap = str(request.getfixturevalue(request.param))
+    with producer_running(settings_of(bootstrap, f"t{uuid.uuid4().hex[:12]}.", {}, {})) as producer:
+        yield producer
+
+
+ON_TANSU = pytest.mark.parametrize("standing", ["tansu"], indirect=True)
 
 
 def stored(peer: Any, images: list[Dataset]) -> list[tuple[str, str]]:
@@ -74,10 +91,10 @@ def owed(producer: Running) -> set[str]:
         consumer.close()
 
 
-def test_what_was_acknowledged_is_committed_on_the_same_association(start: Start, broker: str) -> None:
+def test_what_was_acknowledged_is_committed_on_the_same_association(standing: Running) -> None:
     """Type 1 for what this producer acknowledged; type 2 with 0x0112 where one reference never came."""
-    requestor = Requestor()
-    with start(broker) as producer, requestor.association(producer.dicom, STORE) as peer:
+    requestor, before = Requestor(), len(outcomes(standing))
+    with requestor.association(standing.dicom, STORE) as peer:
         pairs = stored(peer, [ct() for _ in range(3)])
         assert ask(peer, pairs, "1.2.100") == ("1.2.100", 0)
         report = requestor.report()
@@ -89,8 +106,8 @@ def test_what_was_acknowledged_is_committed_on_the_same_association(start: Start
         assert (report.event_type, report.transaction_uid) == (2, transaction)
         assert report.failed == ((CT, "1.2.3", 0x0112),)
         assert sorted(report.committed) == sorted(pairs)
-        wait_until(lambda: outcomes(producer) == ["committed", "failures"], 10)
-        assert owed(producer) == set()
+        wait_until(lambda: outcomes(standing)[before:] == ["committed", "failures"], PATIENCE_S)
+        assert owed(standing) == set()
 
 
 def test_a_requestor_that_hangs_up_is_called_with_the_role_turned_round(start: Start, broker: str) -> None:
@@ -104,14 +121,15 @@ def test_a_requestor_that_hangs_up_is_called_with_the_role_turned_round(start: S
         report = requestor.report()
         assert (report.transaction_uid, report.event_type, report.same_association) == (transaction, 1, False)
         assert requestor.roles == [(False, True)]
-        wait_until(lambda: outcomes(producer) == ["committed"], 10)
+        wait_until(lambda: outcomes(producer) == ["committed"], PATIENCE_S)
         assert undelivered(producer) == []
 
 
-def test_reports_and_images_share_an_association(start: Start, tansu: str) -> None:
+@ON_TANSU
+def test_reports_and_images_share_an_association(standing: Running) -> None:
     """A report neither breaks into a store nor takes its answer, however many of both there are."""
     requestor, statuses = Requestor(), []
-    with start(tansu) as producer, requestor.association(producer.dicom, STORE) as peer:
+    with requestor.association(standing.dicom, STORE) as peer:
         pairs = stored(peer, [ct()])
         asked = []
         for _ in range(8):
@@ -125,10 +143,10 @@ def test_reports_and_images_share_an_association(start: Start, tansu: str) -> No
     assert all(report.same_association for report in reports)
 
 
-def test_ten_thousand_references_are_one_request(start: Start, broker: str) -> None:
+def test_ten_thousand_references_are_one_request(standing: Running) -> None:
     """A whole archive's night in one transaction, answered in one report."""
     requestor = Requestor()
-    with start(broker) as producer, requestor.association(producer.dicom, STORE) as peer:
+    with requestor.association(standing.dicom, STORE) as peer:
         pairs = stored(peer, [ct()])
         strangers = [(CT, str(generate_uid())) for _ in range(9_999)]
         _, status = ask(peer, pairs + strangers)
@@ -139,10 +157,11 @@ def test_ten_thousand_references_are_one_request(start: Start, broker: str) -> N
         assert {failed[2] for failed in report.failed} == {0x0112}
 
 
-def test_another_class_and_a_duplicate(start: Start, tansu: str) -> None:
+@ON_TANSU
+def test_another_class_and_a_duplicate(standing: Running) -> None:
     """The wrong SOP class is 0x0119; an image stored twice, and asked for twice, is committed once."""
     requestor = Requestor()
-    with start(tansu) as producer, requestor.association(producer.dicom, STORE) as peer:
+    with requestor.association(standing.dicom, STORE) as peer:
         image = ct()
         pairs = stored(peer, [image, image])
         ask(peer, [*pairs, (MR, pairs[0][1])])
@@ -254,13 +273,13 @@ def test_a_transaction_asked_again_is_the_same_or_refused(start: Start, tansu: s
     with start(tansu) as producer:
         with requestor.association(producer.dicom) as peer:
             assert ask(peer, [(CT, "1.2.3")], "1.2.77")[1] == 0
-        wait_until(lambda: "no_address" in undelivered(producer), 40)
+        wait_until(lambda: "no_address" in undelivered(producer), PATIENCE_S)
         assert "no address" in producer.service.peers()["commitment"]
         with requestor.association(producer.dicom) as peer:
             assert ask(peer, [(CT, "1.2.4")], "1.2.77")[1] == 0x0115
             assert ask(peer, [(CT, "1.2.3")], "1.2.77")[1] == 0
             assert requestor.report().failed == ((CT, "1.2.3", 0x0112),)
-        wait_until(lambda: outcomes(producer) == ["failures"], 10)
+        wait_until(lambda: outcomes(producer) == ["failures"], PATIENCE_S)
         assert "commitment" not in producer.service.peers()
         assert owed(producer) == set()
 
@@ -307,15 +326,42 @@ def test_wrong_requests_are_answered_and_the_association_goes_on(start: Start, t
 def test_more_than_may_be_owed_is_refused_for_now(start: Start, tansu: str) -> None:
     """0x0213 over ``commitment_pending_bytes``: what was promised before stays promised."""
     requestor = Requestor()
-    with start(tansu, commitment_pending_bytes=2000) as producer:
+    with start(tansu, commitment_pending_bytes=2000, commitment_pending_share=1.0) as producer:
         many = [(CT, f"1.2.{n}") for n in range(80)]
         with requestor.association(producer.dicom) as peer:
             first, status = ask(peer, many)
             assert status == 0
-        wait_until(lambda: "no_address" in undelivered(producer), 40)
+        wait_until(lambda: "no_address" in undelivered(producer), PATIENCE_S)
         with requestor.association(producer.dicom) as peer:
             assert ask(peer, many)[1] == 0x0213
         assert owed(producer) == {first}
+
+
+def test_a_greedy_peer_leaves_a_modest_one_room(start: Start, tansu: str) -> None:
+    """0x0213 over the share of its address, also after a restart; another address is promised, and told, its report."""
+    greedy, modest = Requestor(), Requestor()
+    many, few = [(CT, f"1.2.{n}") for n in range(80)], [(CT, "1.2.3")]
+    settings = {"commitment_pending_bytes": 6000, "commitment_pending_share": 0.4}  # one of many fits, two do not
+    with start(tansu, **settings) as producer:
+        with greedy.association(producer.dicom) as peer:
+            assert ask(peer, many)[1] == 0
+        wait_until(lambda: "no_address" in undelivered(producer), PATIENCE_S)
+        assert refused_and_promised(producer, greedy, modest, many, few) == (0x0213, 0)
+    with start(tansu, **settings) as producer:
+        wait_until(lambda: "no_address" in undelivered(producer), PATIENCE_S)
+        assert refused_and_promised(producer, greedy, modest, many, few) == (0x0213, 0)
+
+
+def refused_and_promised(
+    producer: Running, greedy: Requestor, modest: Requestor, many: list[tuple[str, str]], few: list[tuple[str, str]]
+) -> tuple[int, int]:
+    """What one more request of the greedy is answered, and one of the modest, who gets its report."""
+    with greedy.association(producer.dicom) as peer:
+        refused = ask(peer, many)[1]
+    with modest.association(producer.dicom, bind="127.0.0.2") as peer:
+        transaction, promised = ask(peer, few)
+        assert modest.report().transaction_uid == transaction
+    return refused, promised
 
 
 def test_without_a_broker_nothing_is_promised(start: Start) -> None:
@@ -335,7 +381,7 @@ def test_a_peer_that_fails_is_asked_again_until_it_answers_success(start: Start,
         with requestor.association(producer.dicom) as peer:
             transaction, _ = ask(peer, [(CT, "1.2.3")])
         assert [requestor.report().transaction_uid for _ in range(3)] == [transaction] * 3
-        wait_until(lambda: outcomes(producer) == ["failures"], 20)
+        wait_until(lambda: outcomes(producer) == ["failures"], PATIENCE_S)
         assert undelivered(producer) == ["refused", "refused"]
         assert owed(producer) == set()
 
@@ -347,7 +393,7 @@ def test_a_peer_that_refuses_on_the_association_is_called(start: Start, tansu: s
         with requestor.association(producer.dicom) as peer:
             ask(peer, [(CT, "1.2.3")])
             assert [requestor.report().same_association for _ in range(2)] == [True, False]
-        wait_until(lambda: outcomes(producer) == ["failures"], 20)
+        wait_until(lambda: outcomes(producer) == ["failures"], PATIENCE_S)
 
 
 def test_a_report_that_nobody_takes_is_given_up_and_told(start: Start, tansu: str) -> None:
@@ -357,7 +403,7 @@ def test_a_report_that_nobody_takes_is_given_up_and_told(start: Start, tansu: st
     with start(tansu, commitment_peers=peers, commitment_retry_s=4.0) as producer:
         with requestor.association(producer.dicom) as peer:
             ask(peer, [(CT, "1.2.3")])
-        wait_until(lambda: outcomes(producer) == ["given_up"], 60)
+        wait_until(lambda: outcomes(producer) == ["given_up"], PATIENCE_S)
         assert set(undelivered(producer)) == {"away", "given_up"}
         assert owed(producer) == set()
 
@@ -368,11 +414,11 @@ def test_what_is_owed_outlives_the_producer(start: Start, broker: str) -> None:
     with start(broker) as first:
         with requestor.association(first.dicom) as peer:
             transaction, _ = ask(peer, [(CT, "1.2.3")])
-        wait_until(lambda: "no_address" in undelivered(first), 60)
+        wait_until(lambda: "no_address" in undelivered(first), PATIENCE_S)
     with requestor.listening() as address, start(broker, commitment_peers={TITLE: address}) as second:
-        report = requestor.report(120)
+        report = requestor.report()
         assert (report.transaction_uid, report.failed) == (transaction, ((CT, "1.2.3", 0x0112),))
-        wait_until(lambda: outcomes(second) == ["failures"], 20)
+        wait_until(lambda: outcomes(second) == ["failures"], PATIENCE_S)
         assert owed(second) == set()
 
 
@@ -387,7 +433,7 @@ def test_another_producer_takes_over_what_is_owed(start: Start, kafka_broker: st
         with requestor.association(first.dicom, STORE) as peer:
             pairs = stored(peer, [ct()])
             transaction, _ = ask(peer, [*pairs, (CT, "1.2.3")])
-        wait_until(lambda: "no_address" in undelivered(first), 60)
+        wait_until(lambda: "no_address" in undelivered(first), PATIENCE_S)
         with (
             requestor.listening() as address,
             start(kafka_broker, commitment_peers={TITLE: address}, **knows) as second,
@@ -396,7 +442,7 @@ def test_another_producer_takes_over_what_is_owed(start: Start, kafka_broker: st
             report = requestor.report()
             assert report.transaction_uid == transaction
             assert report.failed == ((*pairs[0], 0x0110), (CT, "1.2.3", 0x0112))
-            wait_until(lambda: outcomes(second) == ["failures"], 20)
+            wait_until(lambda: outcomes(second) == ["failures"], PATIENCE_S)
             assert owed(second) == set()
 
 
@@ -410,12 +456,12 @@ def test_a_memory_only_broker_that_was_lost_has_committed_nothing(start: Start, 
             ask(peer, pairs)
             assert requestor.report().event_type == 1
         own_tansu.kill()
-        wait_until(lambda: producer.service.peers()["kafka"] == "away", 120)
+        wait_until(lambda: producer.service.peers()["kafka"] == "away", PATIENCE_S)
         own_tansu.start()
-        wait_until(lambda: producer.service.peers()["kafka"] == "up", 120)
+        wait_until(lambda: producer.service.peers()["kafka"] == "up", PATIENCE_S)
         with requestor.association(producer.dicom) as peer:
-            wait_until(lambda: ask(peer, pairs)[1] == 0, 120)
-            assert requestor.report(120).failed == ((*pairs[0], 0x0112),)
+            wait_until(lambda: ask(peer, pairs)[1] == 0, PATIENCE_S)
+            assert requestor.report().failed == ((*pairs[0], 0x0112),)
 
 
 def test_switched_off_it_is_not_offered(start: Start, tansu: str) -> None:
@@ -426,22 +472,22 @@ def test_switched_off_it_is_not_offered(start: Start, tansu: str) -> None:
         stored(peer, [ct()])
 
 
-def test_many_requestors_at_once(start: Start, tansu: str) -> None:
+@ON_TANSU
+def test_many_requestors_at_once(standing: Running) -> None:
     """Each gets its own report, on its own association."""
     requestors = [Requestor() for _ in range(8)]
-    with start(tansu) as producer:
+    found: list[tuple[int, Any]] = []
 
-        def one(requestor: Requestor, number: int) -> None:
-            with requestor.association(producer.dicom) as peer:
-                ask(peer, [(CT, f"1.2.{number}")], f"1.2.900.{number}")
-                found.append((number, requestor.report()))
+    def one(requestor: Requestor, number: int) -> None:
+        with requestor.association(standing.dicom) as peer:
+            ask(peer, [(CT, f"1.2.{number}")], f"1.2.900.{number}")
+            found.append((number, requestor.report()))
 
-        found: list[tuple[int, Any]] = []
-        threads = [threading.Thread(target=one, args=(r, n)) for n, r in enumerate(requestors)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
+    threads = [threading.Thread(target=one, args=(r, n)) for n, r in enumerate(requestors)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
     assert sorted(number for number, _ in found) == list(range(8))
     for number, report in found:
         assert (report.transaction_uid, report.failed[0][1]) == (f"1.2.900.{number}", f"1.2.{number}")

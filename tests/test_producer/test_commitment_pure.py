@@ -25,6 +25,7 @@ from producer.commitment import (
 )
 from producer.commitment_desk import Desk
 from producer.commitment_set import Refused, event_information, read_action
+from producer.memory import Budget
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 ONE, TWO = Reference(CT, "1.2.3"), Reference(MR, "1.2.34")
@@ -331,8 +332,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def desk(clock: Clock) -> Desk:
-    """Settles for 1 s, holds 1,000 bytes; partition 0 is ours and read."""
-    desk = Desk(clock, 1.0, 1000)
+    """Settles for 1 s, holds 1,000 bytes, 600 of one address; partition 0 is ours and read."""
+    desk = Desk(clock, 1.0, Budget(1000, 0.6))
     desk.began(0)
     desk.complete(0)
     return desk
@@ -370,13 +371,32 @@ def test_one_report_at_a_time_for_each_peer_and_none_before_it_settled(desk: Des
 def test_a_partition_that_leaves_takes_what_is_owed_with_it(desk: Desk, clock: Clock) -> None:
     """Another producer reports; a straggler of the old ownership is not heard."""
     desk.asked(0, b"A|1", 0, b"x" * 900, 50.0)
-    assert not desk.room_for(200)
+    assert not desk.room.take(200)
     desk.left(0)
     desk.asked(0, b"A|2", 1, b"x", 50.0)
     clock.now_s += 10
     assert desk.take() is None
-    assert desk.room_for(1000)
+    assert desk.room.take(1000)
     assert desk.choose(5) == 5
+
+
+def test_one_address_fills_its_share_and_no_more(desk: Desk) -> None:
+    """Requests of a greedy peer end at its share; a modest one finds room, and what is reported makes room again."""
+    desk.asked(0, b"G|1", 0, b"x" * 500, 50.0, "192.0.2.1")
+    assert not desk.room.take(200, "192.0.2.1")
+    assert desk.room.take(200, "192.0.2.2")
+    desk.reported(0, b"G|1")
+    assert desk.room.take(600, "192.0.2.1")
+
+
+def test_what_others_took_is_held_even_over_the_share(desk: Desk, clock: Clock) -> None:
+    """A partition that comes to us brings what is owed in it: none of it is dropped, and the address gets no more."""
+    for number in range(3):
+        desk.asked(0, b"G|%d" % number, number, b"x" * 500, 50.0, "192.0.2.1")
+    assert len(desk.owed()) == 3
+    assert not desk.room.take(1, "192.0.2.1")
+    clock.now_s += 2.0
+    assert desk.take() is not None
 
 
 def test_a_request_goes_into_a_partition_of_ours(desk: Desk) -> None:

@@ -15,12 +15,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "commitment.md"
 
 
 def test_the_settings_file_of_the_page_is_read(tmp_path: Path) -> None:
-    """A table of AE titles, one with a space in it."""
+    """A table of AE titles, one with a space in it; the environment's line beside it says the same."""
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     file = tmp_path / "triage.toml"
     file.write_text(block)
     peers = load(file, environ={}).producer.commitment_peers
-    assert peers == {"ORTHANC": "192.0.2.7:4242", "CT ONE": "192.0.2.8:104"}
+    assert peers == {"PACS1": "192.0.2.7:104", "CT ONE": "192.0.2.8:104"}
+    (as_json,) = re.findall(r"```\nTRIAGE_PRODUCER__COMMITMENT_PEERS='(.*?)'\n```", PAGE.read_text())
+    assert load(environ={"TRIAGE_PRODUCER__COMMITMENT_PEERS": as_json}).producer.commitment_peers == peers
 
 
 def test_the_assignment_of_the_page_is_read() -> None:

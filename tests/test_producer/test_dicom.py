@@ -194,10 +194,10 @@ def test_only_listed_titles_are_let_in(start: Start, tansu: str, titles: dict[st
 
 
 def test_an_object_over_the_cap_is_forgotten_while_it_comes_in(start: Start, tansu: str) -> None:
-    """0xA700, and the association goes on: the next object is stored, and no budget is lost."""
+    """0xC000, and the association goes on: the next object is stored, and no budget is lost."""
     big = part10(ct(PixelData=bytes(2 * 1024 * 1024), Rows=1024, Columns=1024))
     with start(tansu, payload={"inline_limit_bytes": 1024 * 1024}) as producer, association(producer.dicom, CT) as peer:
-        assert status_of(peer, big) == OUT_OF_RESOURCES
+        assert status_of(peer, big) == CANNOT_UNDERSTAND
         assert status_of(peer, part10(ct())) == SUCCESS
         assert {"door": "dicom", "reason": "too_large"} in producer.hooks.labels_of(Happening.REFUSED)
         assert held_bytes(producer) == 0

@@ -25,14 +25,14 @@ from tests.test_producer.hostile import (
     pdv,
     scanner,
 )
-from tests.test_producer.objects import bomb, ct, part10
+from tests.test_producer.objects import bomb, ct, files_below, part10
 from tests.test_producer.running import Running, wait_until, written
 from tests.test_producer.senders import association, status_of, store, unchanged
 
 pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore")]
 
 CT = (CTImageStorage, ExplicitVRLittleEndian)
-SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+SUCCESS, CANNOT_UNDERSTAND = 0x0000, 0xC000
 ACCEPTED, REJECTED = 0x02, 0x03
 PDU_TYPES = range(1, 8)
 
@@ -230,11 +230,11 @@ def test_a_title_forged_elsewhere_takes_nothing_from_its_owner(start: Start, tan
 
 
 def test_a_deflate_bomb_is_refused_and_gives_its_memory_back(start: Start, tansu: str, tmp_path: Path) -> None:
-    """1 MB that would be 1 GiB: 0xA700, nothing written, no byte of the budget lost."""
+    """1 MB that would be 1 GiB: 0xC000, nothing written, no byte of the budget lost."""
     context = (CTImageStorage, DeflatedExplicitVRLittleEndian)
     with start(tansu) as producer, unchanged(tmp_path) as send, scanner(producer, tmp_path / "scanner"):
         with association(producer.dicom, context) as peer:
-            assert send(peer, bomb()) == OUT_OF_RESOURCES
+            assert send(peer, bomb()) == CANNOT_UNDERSTAND
             good = ct()
             assert send(peer, part10(good, DeflatedExplicitVRLittleEndian)) == SUCCESS
         assert refused(producer, "too_large") == 1
@@ -251,7 +251,7 @@ def test_titles_never_become_paths(start: Start, tansu: str, tmp_path: Path, tit
             assert status_of(peer, part10(ct())) == SUCCESS
         (scan,) = written(producer.settings, 1).scans
     assert scan.headers.source == title
-    stored = [path for path in tmp_path.rglob("*") if path.is_file()]
+    stored = files_below(tmp_path)
     assert [path.relative_to(tmp_path / "store").as_posix() for path in stored] == [scan.headers.claim[len(url) + 1 :]]
     assert set(stored[0].name) <= set("0123456789abcdef")
 

@@ -35,6 +35,7 @@ from tests.test_producer.objects import (
     beginning_with,
     bomb,
     ct,
+    files_below,
     part10,
 )
 from tests.test_producer.running import PYDICOM_FILES
@@ -259,7 +260,7 @@ def test_the_store_never_holds_a_program(tmp_path: Path) -> None:
     kept = place.read_bytes()
     assert kept[:128] == bytes(128)
     assert kept[128:] == payload[128:]
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [place]
+    assert files_below(tmp_path) == [place]
 
 
 @pytest.mark.parametrize(
@@ -283,10 +284,18 @@ def test_a_uid_that_is_a_path_gets_no_further(uid: str, name: str) -> None:
     assert verdict(changed) is Reason.MISSING_UIDS
 
 
+def test_the_elements_of_a_command_set_have_a_number() -> None:
+    """As many as the setting allows are read, with one more it is none."""
+    encoded = b"".join(struct.pack("<HHLH", 0, number, 2, 0x30) for number in (0x0100, *range(0x1000, 0x1003)))
+    assert command_field(encoded, 4) == 0x30
+    with pytest.raises(Malformed):
+        command_field(encoded, 3)
+
+
 @given(st.binary(max_size=300))
 def test_pdu_checks_say_yes_or_malformed(body: bytes) -> None:
     """Whatever the bytes are."""
-    for check in (lambda: check_associate(body, 100), lambda: check_data(body, 100), lambda: command_field(body)):
+    for check in (lambda: check_associate(body, 100), lambda: check_data(body, 100), lambda: command_field(body, 64)):
         try:
             check()
         except Malformed:

@@ -3,6 +3,7 @@
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -23,10 +24,10 @@ from pydicom.uid import (
 from contracts.errors import Rejected
 from contracts.names import Lane
 from contracts.reasons import Reason
-from contracts.settings import ProducerSettings
-from producer.caps import Caps
+from contracts.settings import LimitSettings, ProducerSettings
+from producer.caps import DEFAULT, Caps
 from producer.header import file_meta, read_header
-from producer.intake import MAX_FRAMES, Accepted, Door, Received, examine, identity, is_uid
+from producer.intake import Accepted, Door, Received, examine, identity, is_uid
 from producer.lanes import Lanes
 from tests.test_producer.objects import SECRETS, ct, part10
 from tests.test_producer.running import PYDICOM_FILES
@@ -38,16 +39,16 @@ GOOD = part10(ct())
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's, about the broken objects that these tests feed it
 
 
-def took(payload: bytes, **announced: Any) -> Accepted:
+def took(payload: bytes, caps: Caps = DEFAULT, **announced: Any) -> Accepted:
     """Examines bytes as the folder door would."""
     facts: dict[str, Any] = {"door": Door.FOLDER, "source": "folder"} | announced
-    return examine(Received(payload, received_at=1.0, traceparent=TRACE, **facts), LANES)
+    return examine(Received(payload, received_at=1.0, traceparent=TRACE, **facts), LANES, caps)
 
 
-def refusal(payload: bytes, **announced: Any) -> Reason:
+def refusal(payload: bytes, caps: Caps = DEFAULT, **announced: Any) -> Reason:
     """The reason of the refusal that must come."""
     with pytest.raises(Rejected) as caught:
-        took(payload, **announced)
+        took(payload, caps, **announced)
     return caught.value.reason
 
 
@@ -275,7 +276,7 @@ def test_a_uid_that_is_none_is_refused(uid: str) -> None:
 )
 def test_what_was_announced_must_be_what_came(announced: dict[str, str], reason: Reason) -> None:
     """PS3.4 B.2.3 and PS3.18 10.5.2: request and data set name the same class, instance and study."""
-    assert refusal(GOOD, **announced) is reason
+    assert refusal(GOOD, DEFAULT, **announced) is reason
 
 
 def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:
@@ -295,13 +296,30 @@ def test_sequences_nested_without_end_are_too_complex() -> None:
     assert refusal(payload[: file_meta(payload).data_set_at] + level * 10_000) is Reason.TOO_COMPLEX
 
 
-@pytest.mark.parametrize(("frames", "reason"), [("1A", Reason.UNPARSABLE), (str(MAX_FRAMES + 1), Reason.TOO_LARGE)])
+@pytest.mark.parametrize(
+    ("frames", "reason"), [("1A", Reason.UNPARSABLE), (str(LimitSettings().frames + 1), Reason.TOO_LARGE)]
+)
 def test_a_number_of_frames_that_cannot_be_is_refused(frames: str, reason: Reason) -> None:
     """A study waits for every frame it was promised: a broken promise is not taken."""
     payload = part10(ct(NumberOfFrames=12))
     old = b"\x28\x00\x08\x00IS\x02\x0012"
     value = frames.encode() + b" " * (len(frames) % 2)
     assert refusal(payload.replace(old, old[:6] + len(value).to_bytes(2, "little") + value)) is reason
+
+
+def test_the_frames_of_one_instance_are_a_setting() -> None:
+    """As many as ``limits.frames`` are taken, one more is too large."""
+    payload = part10(ct(NumberOfFrames=12))
+    assert took(payload, Caps.of(LimitSettings(frames=12))).headers.frames == 12
+    assert refusal(payload, Caps.of(LimitSettings(frames=11))) is Reason.TOO_LARGE
+
+
+def test_every_cap_comes_from_its_setting() -> None:
+    """None is exchanged for another or left at its default."""
+    limits = LimitSettings(
+        inflate_ratio=2, inflated_bytes=3, sequence_depth=4, elements=5, frames=6, pixel_bytes=7, memory_bytes=8
+    )
+    assert astuple(Caps.of(limits)) == (2, 3, 4, 5, 6, 7)
 
 
 CUTS: list[tuple[str, Callable[[bytes], bytes], bool]] = [

@@ -11,6 +11,7 @@ import pytest
 from producer.late_words_in import OURS, PatientStateMachine
 from tests.test_producer.conftest import Start
 from tests.test_producer.running import wait_until
+from tests.test_producer.test_hostile_dicom import refused
 
 CONTEXT = b"\x20\0\0\x2e\x01\0\0\0\x30\0\0\x11" + b"1.2.840.10008.1.1" + b"\x40\0\0\x11" + b"1.2.840.10008.1.2"
 USER = b"\x50\0\0\x08\x51\0\0\x04\0\0\x40\0"
@@ -69,4 +70,25 @@ def test_a_peer_that_breaks_the_association_before_our_answer_costs_no_thread(
                     pass
         wait_until(lambda: threading.active_count() <= before + 2, 20)
     time.sleep(0.1)
+    assert died == []
+
+
+@pytest.mark.parametrize("context_id", [0, 2, 254])
+def test_a_request_that_breaks_the_library_ends_its_connection_at_once(
+    start: Start, tansu: str, monkeypatch: pytest.MonkeyPatch, context_id: int
+) -> None:
+    """A presentation context with an even ID (PS3.8 9.3.2.2): no thread dies, no place is kept, it is counted."""
+    died: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    wrong = ASSOCIATE.replace(CONTEXT[:5], CONTEXT[:4] + bytes([context_id]))
+    with start(tansu) as producer:
+        before = threading.active_count()
+        for _ in range(5):
+            with socket.create_connection(producer.dicom, timeout=5) as peer:
+                peer.sendall(wrong)
+                peer.settimeout(5)
+                while peer.recv(4096):
+                    pass
+        wait_until(lambda: threading.active_count() <= before + 2, 20)
+        assert refused(producer, "protocol") == 5
     assert died == []

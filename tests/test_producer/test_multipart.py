@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.reasons import Reason
+from contracts.settings import LimitSettings
 from producer.memory import Budget
 from producer.multipart import Malformed, Part, Parts, TooMany, WrongMediaType, boundary_of
 
@@ -154,6 +155,29 @@ def test_a_large_part_is_in_memory_once() -> None:
 
 def test_parts_beyond_their_number_are_refused() -> None:
     """Whoever sends without end is stopped at a count."""
-    parts = Parts(BOUNDARY, 100, Budget(1000), most=3)
+    parts = Parts(BOUNDARY, 100, Budget(1000), LimitSettings(stow_parts=3))
     with pytest.raises(TooMany):
         parts.feed(body([b"x"] * 4))
+
+
+def with_headers(headers: list[bytes]) -> bytes:
+    """A body of one part with those headers."""
+    return (
+        b"--"
+        + BOUNDARY
+        + b"\r\n"
+        + b"".join(line + b"\r\n" for line in headers)
+        + b"\r\nx\r\n--"
+        + BOUNDARY
+        + b"--\r\n"
+    )
+
+
+def test_the_headers_of_a_part_have_a_number_and_a_size() -> None:
+    """As many and as long as the settings allow are taken; one more, or one byte more, is malformed."""
+    limits = LimitSettings(part_headers=3, part_header_bytes=40)
+    longest = b"X: " + b"y" * 37
+    assert len(Parts(BOUNDARY, 100, Budget(1000), limits).feed(with_headers([longest] * 3))) == 1
+    for headers in ([b"X: y"] * 4, [longest + b"y"]):
+        with pytest.raises(Malformed, match="many or long"):
+            Parts(BOUNDARY, 100, Budget(1000), limits).feed(with_headers(headers))

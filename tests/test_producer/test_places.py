@@ -49,6 +49,20 @@ def test_busy_places_are_counted_by_address_and_title(
         assert places.take(number, title) is (welcome if number == len(inside) else True)
 
 
+def test_two_greedy_addresses_leave_room_for_a_third() -> None:
+    """Each of four takes what it gets, one after the other: 48 of 64 for the first, and for each a seat at least."""
+    places = Places(Seats(waiting=64, busy=64, per_address=48, per_title=64))
+
+    def let_in(address: str) -> int:
+        taken = 0
+        for number in range(64):
+            places.enter((address, number), address, 0.0)
+            taken += places.take((address, number))
+        return taken
+
+    assert [let_in(address) for address in "abcd"] == [48, 12, 3, 1]
+
+
 def test_who_rests_waits_again_and_goes_on_without_asking() -> None:
     """A body that paused was let in already."""
     places = Places(Seats(waiting=2, busy=1, per_address=1, per_title=1))

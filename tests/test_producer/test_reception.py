@@ -1,5 +1,6 @@
 """The order of a store and its faults, with peers that fail on command; and the payload store on a real disk."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -20,7 +21,7 @@ from producer.lanes import Lanes
 from producer.memory import Acknowledged
 from producer.payload_out import PayloadStore
 from producer.reception import Limits, Reception
-from tests.test_producer.objects import ct, part10
+from tests.test_producer.objects import ct, files_below, part10
 from tests.test_producer.running import Counting
 
 PARTITIONS = 5
@@ -154,6 +155,28 @@ def test_a_file_that_may_grow_is_a_wait_not_a_refusal() -> None:
     assert intake.take(received(cut)).stored
 
 
+def test_the_folders_that_lead_to_the_first_payload_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the first acknowledgement leaves no folder without its name; those above are synced once."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    store = PayloadStore((tmp_path / "deep" / "er").as_uri())
+    first = Path(store.put(b"first").removeprefix("file://"))
+    below = [str(folder) for folder in (first.parent, tmp_path / "deep" / "er", tmp_path / "deep", tmp_path)]
+    assert synced[1:5] == below
+    synced.clear()
+    store.put(b"second")
+    assert str(tmp_path / "deep" / "er") in synced
+    assert str(tmp_path / "deep") not in synced
+
+
 def test_payload_is_whole_synced_and_named_by_its_content(tmp_path: Path) -> None:
     """Read back it is the same; written again it is one object; no temporary file stays."""
     store = PayloadStore(tmp_path.as_uri() + "/deep/er/")
@@ -161,7 +184,7 @@ def test_payload_is_whole_synced_and_named_by_its_content(tmp_path: Path) -> Non
     (claim,) = claims
     with fsspec.open(claim) as file:
         assert file.read() == b"payload" * 1000
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    assert len(files_below(tmp_path)) == 1
     assert store.peers() == {"payload": "up"}
 
 

@@ -125,7 +125,7 @@ def test_an_instance_over_the_limit_fails_alone(start: Start, tansu: str) -> Non
     with start(tansu, payload={"inline_limit_bytes": 50_000}) as producer:
         answer = post(producer, [large, small])
         assert answer.status_code == 202
-        assert values(answer.json(), OTHER, REASON) == [0xA700]
+        assert values(answer.json(), OTHER, REASON) == [0xC000]
         assert producer.door("stow")._budget.held_bytes == 0
 
 

@@ -15,7 +15,9 @@ LOUD = 0.8  # positive, not certain
 CERTAIN = 0.99
 
 
-def arrived(image: int, series: str = "1", pixels: str = "a", study: str = STUDY, frames: int = 1) -> StudyEvent:
+def arrived(
+    image: int, series: str = "1", pixels: str = "a", study: str = STUDY, frames: int = 1, patient_id: str = "4711"
+) -> StudyEvent:
     """An image's arrival; every image was received a second after the one before."""
     return Arrived(
         study_instance_uid=study,
@@ -26,7 +28,7 @@ def arrived(image: int, series: str = "1", pixels: str = "a", study: str = STUDY
         pixel_digest=f"{pixels}{image}",
         digest=f"d{pixels}{image}",
         frames=frames,
-        patient=Patient(name="Doe^Jane", patient_id="4711"),
+        patient=Patient(name="Doe^Jane", patient_id=patient_id),
         accession_number="A1",
         modality="CT",
         source="SCANNER",

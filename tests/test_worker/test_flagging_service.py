@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.events import StudyEvent
 from contracts.hooks import Happening
-from contracts.names import BEAT_S
+from contracts.names import BEAT_S, partition_of
 from contracts.reasons import Reason
 from contracts.worklist import Change
 from launch.clients.kafka_call import ensure_topics
@@ -19,6 +20,8 @@ from launch.stack.redis_server import RedisServer
 from launch.stack.tansu import Tansu
 from tests.test_worker.flagging_events import LOUD, QUIET, arrived, not_analysed, scored
 from tests.test_worker.flagging_running import Site, site, uids, wait_until
+from tests.test_worker.test_flagging_poison import failing_at
+from worker.flagging.owner_out import Owner
 
 pytestmark = pytest.mark.stack
 
@@ -221,6 +224,41 @@ def test_an_unreadable_event_makes_its_study_not_analysed_and_stops_nobody(embed
         wait_until(lambda: (one := embedded.item(A)) and one.reason is Reason.RECORD_UNREADABLE, "told")
         wait_until(lambda: embedded.state(B) == ("flagged", False), "B is flagged")
     assert embedded.hooks.count(Happening.EVENT_UNREADABLE) == 2
+
+
+def test_flagging_goes_on_where_our_own_code_fails_at_an_event(embedded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its study says that a record could not be read; another study of the same partition is flagged; one fault."""
+    partitions = embedded.log.partitions
+    beside = next(f"{A}.{n}" for n in range(99) if partition_of(f"{A}.{n}", partitions) == partition_of(A, partitions))
+    embedded.append(*images(A, count=2))
+    failing_at(monkeypatch, A, {embedded.append(scored(2, study=A))})
+    embedded.append(*images(beside, 1, 2))
+    with embedded.running():
+        wait_until(lambda: embedded.state(beside) == ("flagged", False), "the other study is flagged")
+        wait_until(lambda: (one := embedded.item(A)) and one.reason is Reason.RECORD_UNREADABLE, "told")
+    assert [labels["where"] for name, _, labels in embedded.hooks.told if name is Happening.FAULT] == ["folding"]
+
+
+@pytest.mark.parametrize("step", ["beat", "tick", "look"])
+def test_a_partition_at_which_our_own_code_fails_is_taken_anew(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Neither the process nor the other partitions end; when the fault is over its studies are flagged."""
+    broken = [partition_of(A, embedded.log.partitions)]
+    sound = getattr(Owner, step)
+
+    def failing(self: Owner, *given: Any) -> Any:
+        if self.number in broken:
+            raise OverflowError
+        return sound(self, *given)
+
+    monkeypatch.setattr(Owner, step, failing)
+    with embedded.running() as thread:
+        wait_until(lambda: embedded.hooks.count(Happening.FAULT) > 0, "the fault is counted")
+        broken.clear()
+        embedded.append(*images(A, 1, 2))
+        wait_until(lambda: embedded.state(A) == ("flagged", False), "A is flagged")
+        assert thread.is_alive()
 
 
 def test_failed_and_out_of_scope_images_are_told_with_their_reason(

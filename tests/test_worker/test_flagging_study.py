@@ -258,6 +258,14 @@ def test_the_same_uid_with_other_pixels_is_a_second_image_and_a_note() -> None:
     assert study.assessment.notes == (Reason.SAME_UID_OTHER_PIXELS,)
 
 
+def test_images_of_two_patients_in_one_study_are_a_note() -> None:
+    """The row has one name: the reader is told that another was sent. An absent Patient ID names nobody."""
+    study = closed_study(arrived(0), scored(0), arrived(1, patient_id="815"), scored(1), arrived(2, patient_id="9"))
+    assert study.assessment.notes == (Reason.SAME_STUDY_OTHER_PATIENT,)
+    alike = closed_study(arrived(0, patient_id=""), scored(0), arrived(1), scored(1))
+    assert alike.assessment.notes == ()
+
+
 def test_a_score_without_an_arrival_implies_it() -> None:
     """The image is received and settled, and its arrival fills in the rest without opening the study again."""
     study = closed_study(scored(0), scored(1))

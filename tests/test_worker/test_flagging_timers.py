@@ -13,9 +13,11 @@ from pydantic import SecretStr
 from contracts import events
 from contracts.events import Closed, Expired
 from contracts.hooks import Silent
+from contracts.names import RedisKeys
 from contracts.ports import Entry
 from contracts.scans import Place
 from contracts.settings import FlaggingSettings, RedisSettings
+from contracts.worklist import Backlog
 from launch.clients.redis_call import make_redis, mapped
 from launch.stack.redis_server import RedisServer
 from tests.test_worker.flagging_events import START_S, STUDY, arrived, logged, scored
@@ -142,8 +144,31 @@ def test_restarts_do_not_set_a_deadline_back(redis_server: RedisServer, monkeypa
             live.take(1, partitions=1)
         live.look(1, 1)
         now["s"] += 120.0
-        live.beat()
+        live.beat(1, 1)
         live.tick()
     told = [events.decode(entry.value) for entry in log.entries if entry.topic == "events" and entry.value]
     assert [one.kind for one in told] == ["expired"]
+    store.close()
+
+
+def test_readers_hear_how_old_a_view_is_whose_owner_has_results_to_read(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of the last event that was folded in while later ones wait; nothing at the log's end, gaps included."""
+    now: dict[str, float] = {"s": 0.0}
+    monkeypatch.setattr("worker.flagging.timers_in.time.monotonic", lambda: now["s"])
+    settings = RedisSettings(url=SecretStr(redis_server.url), key_prefix=f"t{uuid.uuid4().hex[:8]}:")
+    store, log, event = RedisView(settings, RULES, make_redis(settings), mapped), Kept(), arrived(0)
+    owner = Owner(0, store, Audit(log, "audit"), Timers(log, "events", 0, RULES), RULES, Silent())
+    owner.take(0, partitions=1)
+    owner.apply([Raw(0, START_S, event.key, events.encode(event))], threading.Event())
+    now["s"] += 45.0
+    client, keys = make_redis(settings), RedisKeys(settings.key_prefix)
+
+    def told_s(end: int | None, position: int) -> float:
+        owner.beat(end, position)
+        return Backlog.model_validate_json(client.hget(keys.partition(0), "backlog") or b"").behind_s
+
+    assert told_s(end=9, position=1) == pytest.approx(45.0, abs=1.0)
+    assert [told_s(end=9, position=9), told_s(end=1, position=1), told_s(end=None, position=1)] == [0.0, 0.0, 0.0]
     store.close()

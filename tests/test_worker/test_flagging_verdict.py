@@ -38,6 +38,32 @@ def findings(*slices: Slice, final: bool = False, rules: FlaggingSettings = RULE
     return {finding.name: finding for finding in evidence.findings(final=final)}
 
 
+CERTAIN = measure(0.95)
+
+
+@pytest.mark.parametrize(
+    ("places_mm", "thickness_mm"),
+    [((0, 15, 30, 45), 5.0), ((0, 13, 26, 39, 52), 5.0), ((0, 5, 30, 60, 65), 5.0), ((0, 10, 20), 0.6)],
+    ids=["every third slice", "wide spacing", "a gap on either side", "slices too thin to agree"],
+)
+def test_a_slice_with_no_neighbour_to_agree_speaks_for_itself_when_it_is_sure(
+    places_mm: tuple[int, ...], thickness_mm: float
+) -> None:
+    """A bleed whose slices lie too far apart, or lost their neighbours, once ended as not flagged with 0.98."""
+    slices = [one(place, thickness_mm=thickness_mm) for place in places_mm]
+    loud = [*slices[:2], one(places_mm[2], thickness_mm=thickness_mm, intraparenchymal=CERTAIN), *slices[3:]]
+    assert set(findings(*loud, final=True)) == {IPH}
+    assert not findings(*loud, final=False), "a neighbour may still come"
+    unsure = [*slices[:2], one(places_mm[2], thickness_mm=thickness_mm, intraparenchymal=measure(0.8)), *slices[3:]]
+    assert not findings(*unsure, final=True)
+
+
+def test_a_sure_slice_whose_neighbours_show_nothing_is_noise() -> None:
+    """They could have agreed, and did not."""
+    assert not findings(one(0), one(5, intraparenchymal=CERTAIN), one(10), final=True)
+    assert not findings(one(0), one(10, intraparenchymal=CERTAIN), one(20), final=True)
+
+
 def test_two_neighbours_agree_and_one_alone_does_not() -> None:
     """A single positive slice among negatives is noise; two beside each other are a finding."""
     assert not findings(one(0), one(5, intraparenchymal=measure()), one(10))

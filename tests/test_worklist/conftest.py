@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.hooks import Hooks, Silent
-from contracts.settings import KafkaSettings, RedisSettings, Settings, WorklistSettings
+from contracts.settings import KafkaSettings, LimitSettings, RedisSettings, Settings, WorklistSettings
 from launch.stack.redis_server import RedisServer
 from launch.wiring import worklist as wiring
 from tests.test_worklist.view_writer import PARTITIONS, Writer
@@ -46,12 +46,13 @@ def until(what: str, true: Callable[[], Any], within_s: float = START_S) -> Any:
     raise AssertionError(f"not within {within_s:g} s: {what}")
 
 
-def settings_for(url: str, prefix: str, **worklist: Any) -> Settings:
-    """Settings of a worklist on a free port."""
+def settings_for(url: str, prefix: str, limits: Mapping[str, Any] | None = None, **worklist: Any) -> Settings:
+    """Settings of a worklist on a free port; ``limits``: of the section limits."""
     return Settings(
         kafka=KafkaSettings(partitions=PARTITIONS),
         redis=RedisSettings(url=SecretStr(url), key_prefix=prefix, timeout_s=1.0),
         worklist=WorklistSettings(port=0, **worklist),
+        limits=LimitSettings(**(limits or {})),
     )
 
 

@@ -103,7 +103,7 @@ def test_an_empty_token_of_one_role_does_not_open_the_other() -> None:
         ("", False),
     ],
 )
-def test_without_tokens_only_loopback_names_are_answered(host: str, allowed: bool) -> None:  # noqa: FBT001
+def test_without_tokens_only_loopback_names_are_answered(host: str, allowed: bool) -> None:  # noqa: FBT001  # the cases
     """A page elsewhere cannot read the list through a browser here by DNS rebinding; with tokens any name is fine."""
     assert host_allowed(_settings(), host) is allowed
     assert host_allowed(_settings(reader=READER), host)

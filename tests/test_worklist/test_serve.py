@@ -220,6 +220,8 @@ def test_a_reader_whose_place_was_trimmed_is_told_to_read_again(serve: Serve, wr
 def test_many_readers_share_one_tail(serve: Serve, writer: Writer) -> None:
     """Twenty readers: one blocking read in the store, every change once to each."""
     with serve() as served:
+        until("the tail has begun", lambda: served.peers() == {"redis": "up"})
+        time.sleep(0.3)
         readers = [Listener(served) for _ in range(20)]
         for n in range(10):
             writer.put(item(f"1.{n}"), Change.RECEIVED)
@@ -344,9 +346,9 @@ def test_a_port_that_is_taken_is_a_sentence(redis_server: RedisServer, prefix: s
 def test_other_machines_may_come_with_a_token(redis_server: RedisServer, prefix: str) -> None:
     """Bound to every address once a token is set; the token is asked for."""
     token = "reader-token-0123456789"  # noqa: S105  # the test's own
-    settings = settings_for(redis_server.url, prefix, host="0.0.0.0", reader_token=SecretStr(token))  # noqa: S104
+    settings = settings_for(redis_server.url, prefix, host="0.0.0.0", reader_token=SecretStr(token))  # noqa: S104  # meant
     with serving(settings) as served:
-        url = served.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        url = served.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # asked, not bound
         assert httpx.get(url + "/v1/worklist").status_code == 401
         headers = {"Authorization": f"Bearer {token}", "Host": "worklist.hospital.example"}
         assert httpx.get(url + "/v1/worklist", headers=headers).status_code == 200

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.worklist import PartitionStatus, QueueStatus
+from contracts.worklist import Backlog, PartitionStatus, QueueStatus
 from worklist.status import standing
 from worklist.view import PartitionView
 
@@ -43,6 +43,14 @@ def test_a_store_that_its_owners_have_not_seen_since_it_started_is_not_ok() -> N
     judged = standing(views, 2, STALE_S)
     assert judged.status is QueueStatus.REBUILDING
     assert "partition 1" in judged.detail
+
+
+def test_a_view_that_is_older_than_stale_is_not_ok() -> None:
+    """Its owner lives, but has results to read: an image may have come of which nothing is told yet."""
+    late = Backlog(behind_s=STALE_S + 1)
+    judged = standing([PartitionView(0, READY, 1.0), PartitionView(1, READY, 1.0, backlog=late)], 2, STALE_S)
+    assert judged.status is QueueStatus.DEGRADED
+    assert "partition 1 shows what was known 31 s ago" in judged.detail
 
 
 @given(VIEWS, st.integers(1, 6))

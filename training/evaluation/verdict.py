@@ -76,18 +76,26 @@ def _last_flagged(
 
 
 def _speaks(slices: SliceMeasures, thresholds: Numbers, label: int, rules: FlaggingSettings) -> bool:
-    """Whether one label is agreed by neighbours, or by a slice that has none and is sure."""
+    """Whether one label is agreed by neighbours, or by a slice that is sure and has too few others in reach."""
     positive = np.flatnonzero(
         (slices.probabilities[:, label] >= thresholds[label]) & (slices.probabilities[:, 0] >= thresholds[0])
     )
     chains = _chains(slices, positive, label, rules.max_gap_mm)
     if any(_agrees(slices, chain, label, rules) for chain in chains):
         return True
-    if len(np.unique(_places(slices.position_mm))) >= rules.agree_slices:
-        return False
     bar = thresholds[label] + SURE_SHARE * (1 - thresholds[label])
+    sure = (slices.probabilities[:, label] >= bar) & _alone(slices, rules)
     large = (chain for chain in chains if _large(slices, chain, label, 1, rules))
-    return any(bool((slices.probabilities[chain, label] >= bar).any()) for chain in large)
+    return any(bool(sure[chain].any()) for chain in large)
+
+
+def _alone(slices: SliceMeasures, rules: FlaggingSettings) -> NDArray[np.bool_]:
+    """For each slice, whether all slices in its reach together could not agree, whatever they showed."""
+    places, known = _places(slices.position_mm), np.unique(_places(slices.position_mm))
+    reach = int(rules.max_gap_mm / POSITION_GRID_MM)
+    near = np.searchsorted(known, places + reach, "right") - np.searchsorted(known, places - reach, "left")
+    short = near * float(slices.thickness_mm.max(initial=0.0)) < rules.agree_extent_mm - TOUCH_MM
+    return np.asarray((near < rules.agree_slices) | short)
 
 
 def _places(position_mm: Numbers) -> NDArray[np.int64]:

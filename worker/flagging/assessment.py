@@ -26,6 +26,7 @@ class Standing:
     scored_images: int
     reasons: frozenset[Reason]
     other_pixels: bool
+    other_patient: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ def _notes(standing: Standing, reason: Reason | None) -> tuple[Reason, ...]:
         told.add(Reason.DELAYED)
     if standing.other_pixels:
         told.add(Reason.SAME_UID_OTHER_PIXELS)
+    if standing.other_patient:
+        told.add(Reason.SAME_STUDY_OTHER_PATIENT)
     return _sorted(told - {reason})
 
 

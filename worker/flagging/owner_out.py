@@ -7,14 +7,15 @@
 5. Write: studies, ranks, live changes and the offset, in one script.
 6. Count, and let the caller commit the watermark of what was announced.
 
-Where the store is away, was emptied, stands elsewhere or answers to another owner, what is in memory is dropped and
-step 1 comes again: all of these are one case. Nothing is announced twice by that, since steps 4 and 5 leave out what
-lies below the watermark.
+Where the store is away, was emptied, stands elsewhere or answers to another owner, and where our own code fails at an
+event, what is in memory is dropped and step 1 comes again: all of these are one case. Nothing is announced twice by
+that, since steps 4 and 5 leave out what lies below the watermark.
 """
 
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 
 from contracts.findings import Urgency
@@ -24,7 +25,7 @@ from contracts.worklist import Backlog, Change, PartitionStatus
 from worker.flagging.audit_out import Audit
 from worker.flagging.redis_out import Outcome, Pulse, RedisView
 from worker.flagging.timers_in import Timers
-from worker.flagging.view import Batch, PartitionFold, Raw, Reading, Told
+from worker.flagging.view import Batch, PartitionFold, Raw, Reading, Told, Unfoldable
 
 
 class Owner:
@@ -47,6 +48,7 @@ class Owner:
         self._applied_at = 0.0
         self._reached = 0
         self._since_s = time.monotonic()
+        self._failed: Counter[int] = Counter()  # offset → how often folding its event failed
 
     @property
     def taken(self) -> bool:
@@ -90,11 +92,13 @@ class Owner:
         if taken.other_log:
             self._hooks.happened(Happening.FAULT, where="log_replaced")
         self._timers.saw(taken.clock)  # a restart does not set deadlines back
-        fold = PartitionFold(taken, self._rules, taken.offset)
+        anew = reset or taken.other_log
+        if anew:
+            self._failed.clear()
+        fold = PartitionFold(taken, self._rules, taken.offset, self._failed)
         for uid, study in self._store.load(taken, self._store.open_studies(taken)):
             fold.take_up(uid, study)
             self._timers.saw(fold.studies[uid].fold.last_arrival_at)  # it is at least as late as that
-        anew = reset or taken.other_log
         self.announced = 0 if anew else max(self.announced, taken.offset)
         self._audited = 0 if anew else max(self._audited, self.announced)
         self._fold = fold
@@ -118,7 +122,12 @@ class Owner:
         readings = fold.readings(raws)
         if upto == fold.next_offset:
             return Outcome.OK
-        batch = self._folded(fold, readings, upto)
+        try:
+            batch = self._folded(fold, readings, upto)
+        except Unfoldable as problem:
+            self._failed[problem.offset] += 1
+            self._hooks.happened(Happening.FAULT, where="folding")
+            return Outcome.LOST
         if not self._audit_new(batch, stop):
             return Outcome.LOST
         return self._write(fold, batch)
@@ -131,15 +140,19 @@ class Owner:
         if max(position, self.next_offset) < self._target:
             return Outcome.OK
         self._say(PartitionStatus.READY)
-        return self.beat()
+        return self.beat(end, position)
 
-    def beat(self) -> Outcome:
-        """Tells the store that we live, which also notices a store that was emptied while nothing happened."""
+    def beat(self, end: int | None, position: int) -> Outcome:
+        """Tells the store that we live, which also notices a store that was emptied while nothing happened.
+
+        ``end`` and ``position`` as in ``look``: with records between them, readers hear how old the view is.
+        """
         if self._fold is None:
             return Outcome.OK
         self._hooks.happened(Happening.OPEN_STUDIES, len(self._fold.studies), partition=str(self.number))
         clock = self._timers.broker_now()
-        backlog = self._fold.waiting.backlog(clock)
+        unread = end is not None and max(position, self.next_offset) < end
+        backlog = self._fold.waiting.backlog(clock).model_copy(update={"behind_s": self.lag_s if unread else 0.0})
         self._tell(backlog)
         pulse = Pulse(self._status, self._target or 0, clock, backlog)
         return self._judged(self._store.beat(self._fold.taken, self.next_offset, pulse))

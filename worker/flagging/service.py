@@ -183,10 +183,18 @@ class FlaggingService:
             self._hooks.happened(Happening.FAULT, where="stored_study")
             outcome = Outcome.LOST
             self._distrust(owner)
+        except Exception:  # noqa: BLE001 (a fault of ours at one partition must end neither the others nor scoring)
+            self._failed(owner)
+            return
         if outcome is Outcome.TORN:
             self._hooks.happened(Happening.FAULT, where="redis_evicted")
         if outcome is not Outcome.OK:
             self._give_up(owner, YIELD_S if outcome in _PAUSING else 0.0)
+
+    def _failed(self, owner: Owner) -> None:
+        """Our own code failed: the partition is taken anew, from what is stored, as a restart would."""
+        self._hooks.happened(Happening.FAULT, where="flagging")
+        self._give_up(owner, YIELD_S)
 
     def _without_store(self, why: str) -> None:
         """One partition's trouble is every partition's: each for itself would wait for a server that hangs."""
@@ -215,7 +223,7 @@ class FlaggingService:
         if now_s >= self._tick_at:
             self._tick_at = now_s + TICK_S
             for owner in self._owners.values():
-                owner.tick()
+                self._ticked(owner)
         if now_s >= self._commit_at:
             self._commit_at = now_s + COMMIT_S
             self._commit()
@@ -223,17 +231,28 @@ class FlaggingService:
             self._beat_at = now_s + BEAT_S
             self._beat()
 
+    def _ticked(self, owner: Owner) -> None:
+        try:
+            owner.tick()
+        except PeerError:
+            raise
+        except Exception:  # noqa: BLE001 (as in _guarded)
+            self._failed(owner)
+
     def _beat(self) -> None:
         """Silent while the broker is away: nothing can be heard then, and *ready* would make an old view look whole."""
         self._hooks.happened(Happening.PARTITIONS_ASSIGNED, len(self._owners), group=FLAGGING_GROUP)
         self._same_log()
         for owner in self._owners.values():
             if owner.taken and self._log.up():
-                self._guarded(owner, Owner.beat)
+                self._guarded(owner, self._alive)
         self._lagging.tell(self._owners.values(), broker_up=self._log.up())
         if self._owners and self._redis != "away":
             with suppress(PeerError):  # the sweep can wait; a full store is the more in need of it
                 self._store.leave()
+
+    def _alive(self, owner: Owner) -> Outcome:
+        return owner.beat(self._source.seen_end(owner.number), self._source.position(owner.number))
 
     def _same_log(self) -> None:
         """A topic that was made anew while we read it: what the view stands on is another log's."""

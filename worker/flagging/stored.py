@@ -1,5 +1,7 @@
 """What the fold keeps in Redis beside what readers see, so that a study not in memory can be taken up again. Pure."""
 
+from pydantic import Field
+
 from contracts.findings import Frozen, Label, Measure, Patient
 from contracts.names import Lane
 from contracts.reasons import Reason
@@ -87,6 +89,7 @@ class StudyFold(Frozen):
     flagged_at: float | None = None
     lane: Lane = Lane.ROUTINE
     heading: Heading | None = None
+    patient_ids: tuple[str, ...] = Field((), repr=False)  # two at most: more than one is all that is asked
     images: int = 0  # how many rows, and
     frames: int = 0  # how many frames are stored beside this: with fewer it is not to be trusted
     unreadable: tuple[str, ...] = ()  # hex of the keys of events that could not be read

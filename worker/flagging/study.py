@@ -191,6 +191,7 @@ class Study:
         self._touch(image)
         known = [earlier for earlier in (self.fold.arrived_at, at) if earlier is not None]
         self._keep(arrived_at=min(known), lane=Lane.STAT if Lane.STAT in (self.fold.lane, event.lane) else event.lane)
+        self._keep(patient_ids=tuple(sorted({*self.fold.patient_ids, event.patient.patient_id} - {""})[:2]))
         self._head(event, at, image.key)
 
     def _head(self, event: Arrived, at: float, image: str) -> None:
@@ -262,6 +263,7 @@ class Study:
             scored_images=self._tallies.scored,
             reasons=self._tallies.reasons | unreadable,
             other_pixels=self._tallies.other_pixels,
+            other_patient=len(self.fold.patient_ids) > 1,
         )
         return Moment(assess(self._evidence.findings(final=self.closed), standing), self.closed)
 

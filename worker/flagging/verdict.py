@@ -11,11 +11,12 @@
 - The model's overall answer ANY is the gate: its operating point is the one chosen at a stated false-alarm rate. A
   slice speaks for a kind only if it speaks for ANY; six labels that each may be wrong would add up their false alarms.
 - ANY positive and agreed while no kind is: one finding ``lesion``.
-- A series with fewer slices than ``agree_slices`` cannot agree. When the study closes, and only then, such a series
-  speaks for itself if its probability is near certainty (``SURE_SHARE``); until then it only waits for neighbours.
+- A slice with too few others within ``max_gap_mm`` cannot agree with any: a short series, slices far apart, gaps
+  where images went missing. When the study closes, and only then, such a slice speaks for itself if its probability is
+  near certainty (``SURE_SHARE``); until then it only waits for neighbours.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,8 +143,9 @@ class _Group:
     def _look(self, label: Label, *, final: bool) -> Finding | None:
         chains = self._chains[label].chains()
         agreed = [one for chain in chains if self._agrees(chain) for one in chain]
-        if not agreed and final and len(self._places) < self._rules.agree_slices:
-            agreed = [one for chain in chains if self._large(chain, 1) for one in chain if sure(one.measure)]
+        if not agreed and final:
+            large = (one for chain in chains if self._large(chain, 1) for one in chain)
+            agreed = [one for one in large if sure(one.measure) and self._alone(one)]
         return self._tell(label, agreed) if agreed else None
 
     def _agrees(self, chain: list[Positive]) -> bool:
@@ -151,6 +153,12 @@ class _Group:
         enough = len(thickness_mm) >= self._rules.agree_slices
         long_enough = fsum(thickness_mm.values()) >= self._rules.agree_extent_mm - TOUCH_MM
         return enough and long_enough and self._large(chain, self._rules.agree_slices)
+
+    def _alone(self, one: Positive) -> bool:
+        """Whether all slices in its reach together could not agree, whatever they showed."""
+        reach = int(self._rules.max_gap_mm / POSITION_GRID_MM)
+        near = bisect_right(self._places, one.place + reach) - bisect_left(self._places, one.place - reach)
+        return near < self._rules.agree_slices or near * self._thickness_mm < self._rules.agree_extent_mm - TOUCH_MM
 
     def _large(self, chain: list[Positive], unmeasured_slices: int) -> bool:
         volume_mm3 = _per_place(chain, lambda one: one.measure.area_mm2 * one.thickness_mm)

@@ -4,7 +4,8 @@ Studies not in memory are handed in by whoever owns the store; closed ones leave
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from contracts import events
@@ -90,6 +91,14 @@ class Batch:
     lost: Mapping[Lane, float] | None = None
 
 
+class Unfoldable(Exception):
+    """Our own code failed at the event at ``offset``. What is in memory may be half changed, and is worth nothing."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"offset {offset}")
+        self.offset = offset
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A record as it could be read; ``event`` None where it could not; ``uid`` "" where it names no study."""
@@ -124,11 +133,16 @@ def _uid(key: bytes) -> str:
 
 @dataclass(slots=True)
 class PartitionFold:
-    """The studies of one partition that are open, or in hand."""
+    """The studies of one partition that are open, or in hand.
+
+    ``failed``: offset → how often folding its event failed. Once: it is taken for unreadable, which its study says.
+    More often: for a record that names no study, since the study itself is what fails.
+    """
 
     taken: Taken
     rules: FlaggingSettings
     next_offset: int
+    failed: Mapping[int, int] = field(default_factory=dict)
     studies: dict[str, Study] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
     waiting: Waiting = field(default_factory=Waiting)
@@ -140,8 +154,14 @@ class PartitionFold:
 
     def readings(self, raws: Iterable[Raw]) -> list[Reading]:
         """What is new among the records. A gap is compaction's; a record before the next offset was applied."""
-        new = (read(raw) for raw in raws if raw.offset >= self.next_offset)
+        new = (self._read(raw) for raw in raws if raw.offset >= self.next_offset)
         return [reading for reading in new if reading is not None]
+
+    def _read(self, raw: Raw) -> Reading | None:
+        failures = self.failed.get(raw.offset, 0)
+        if not failures:
+            return read(raw)
+        return Reading(raw, _uid(raw.key) if failures == 1 else "", None)
 
     def missing(self, readings: Iterable[Reading]) -> list[str]:
         """Studies that must be looked up in the store first."""
@@ -157,24 +177,28 @@ class PartitionFold:
         self._await(self.studies[uid], self.studies[uid].images)
 
     def fold(self, readings: Sequence[Reading], upto: int) -> Batch:
-        """Folds the records in. The store must then take the batch, or this object is worth nothing any more."""
+        """Folds the records in. The store must then take the batch, or this object is worth nothing any more.
+
+        Raises Unfoldable; this object is worth nothing then either.
+        """
         told: list[Told] = []
         expired = 0
         losses = [(one.event, one.raw) for one in readings if isinstance(one.event, Lost)]
         for event, raw in losses:
             self._lose(event, raw)
         for one in readings:
-            entries = self._apply(one) if one.uid else []
-            expired += isinstance(one.event, events.Expired) and self.studies[one.uid].fold.expired
-            told += [Told(one.uid, entry, self.studies[one.uid].item()) for entry in entries]
-        uids = dict.fromkeys(one.uid for one in readings if one.uid)
+            with _blamed(one.raw.offset):
+                entries = self._apply(one) if one.uid else []
+                expired += isinstance(one.event, events.Expired) and self.studies[one.uid].fold.expired
+                told += [Told(one.uid, entry, self.studies[one.uid].item()) for entry in entries]
+        last = {one.uid: one.raw.offset for one in readings if one.uid}
         history: dict[str, list[HistoryEntry]] = {}
         for change in told:
             history.setdefault(change.uid, []).append(change.entry)
         return Batch(
             expect=self.next_offset,
             upto=upto,
-            writes=[self._write(self.studies[uid], history.get(uid, [])) for uid in uids],
+            writes=[self._write(self.studies[uid], history.get(uid, []), offset) for uid, offset in last.items()],
             told=told,
             unreadable=sum(one.event is None for one in readings),
             expired=expired,
@@ -209,7 +233,11 @@ class PartitionFold:
             else:
                 self.waiting.put((study.uid, image), *waits)
 
-    def _write(self, study: Study, history: Sequence[HistoryEntry]) -> Write:
+    def _write(self, study: Study, history: Sequence[HistoryEntry], offset: int) -> Write:
+        with _blamed(offset):
+            return self._as_stored(study, history)
+
+    def _as_stored(self, study: Study, history: Sequence[HistoryEntry]) -> Write:
         touched, item = study.take_touched(), study.item()
         self._await(study, touched.images)
         images = {key: study.images[key].take().model_dump_json() for key in touched.images}
@@ -229,6 +257,15 @@ class PartitionFold:
             closed_at=study.fold.closed_at if study.closed else None,
             fresh=study.uid in self.fresh,
         )
+
+
+@contextmanager
+def _blamed(offset: int) -> Iterator[None]:
+    """Whatever goes wrong, this event has brought it."""
+    try:
+        yield
+    except Exception as problem:
+        raise Unfoldable(offset) from problem
 
 
 def frame_field(image_key: str, frame: int | None) -> str:

@@ -69,13 +69,14 @@ class Analysis:
     def events(self, work: Work, ask: Ask) -> Iterator[Event]:
         """One event for each frame in order, or one for the whole instance; after a failure in the middle, both.
 
+        Frames that are all refused for one reason, before any is decoded, are the instance's refusal: one event.
+
         Whatever an image is, this ends: every NotAnalysable becomes an event. PeerError and Dropped pass through.
         """
         try:
             instance, way = self._open(work)
             refusals = [self._refusal(instance, way, number) for number in range(instance.facts.frames)]
-            if len(refusals) == 1 and refusals[0] is not None:
-                raise refusals[0]
+            _check_any(refusals)
             yield from self._frames(work, instance, way, refusals, ask)
         except NotAnalysable as problem:
             yield _refused(work, problem, None)
@@ -200,6 +201,13 @@ def _scored(work: Work, way: Way, number: int, facts: FrameFacts, answer: Answer
         thickness_mm=facts.thickness_mm or 0.0,
         orientation=way.route.orientation,
     )
+
+
+def _check_any(refusals: list[NotAnalysable | None]) -> None:
+    """Raises the refusal of the whole instance where no frame is let through and all say the same of why."""
+    first = refusals[0]
+    if first is not None and all(other is not None and other.reason is first.reason for other in refusals):
+        raise first
 
 
 def _refused(work: Work, problem: NotAnalysable, frame: int | None) -> NotAnalysed:

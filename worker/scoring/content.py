@@ -1,4 +1,4 @@
-"""Does a slice look like a head? Asked only where no tag names a body part. Pure, and cheap: some 5,000 samples.
+"""Does a slice show anything? And, where no tag names a body part: does it look like a head? Pure, and cheap.
 
 Rays are sent out from the middle of the body. In a head nearly every ray ends in skull, a finger's breadth below the
 skin, at a head's radius, and most of what lies inside the skull has the density of brain. In a chest, an abdomen or a
@@ -19,6 +19,8 @@ _REACH_MM = 160.0  # farther out than any scalp from the middle of a head
 _BODY_HU = -300.0
 _BONE_HU = 250.0  # a thin skull vault at 5 mm slice thickness is partial volume
 _BRAIN_HU = (-5.0, 90.0)  # water to fresh blood, with noise
+_LEAST_CONTRAST_HU = 50.0  # between the darkest and the brightest pixel: air and any body differ by hundreds
+_EVERY = 2  # rows and columns that are looked at for that
 _COARSE_MM = 3.0  # the middle of the body needs no finer samples
 
 
@@ -50,6 +52,12 @@ class HeadLikeness:
 
 
 NO_HEAD = HeadLikeness(0.0, 0.0)
+
+
+def shows_nothing(hu: Hounsfield) -> bool:
+    """Whether a slice (rows, columns) in HU is blank: a failed detector, a lost rescale, a page of padding."""
+    some = hu[::_EVERY, ::_EVERY]
+    return float(some.max()) - float(some.min()) < _LEAST_CONTRAST_HU
 
 
 def head_likeness(hu: Hounsfield, spacing_mm: tuple[float, float], limits: HeadLimits = LIMITS) -> HeadLikeness:

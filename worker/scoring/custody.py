@@ -17,6 +17,7 @@ from worker.scoring.memory import Image, Memory
 from worker.scoring.window import Window
 
 Partition = tuple[str, int]  # topic, number
+NO_TICKET = 0  # of a partition that is not ours
 MEMORY_IMAGES = 20_000  # for each partition: some 50 studies, 3 MB; a resend soon after is what it is for
 
 
@@ -88,6 +89,11 @@ class Custody:
             for record in (*gone, *(r for r in self._working if not self._good(r))):
                 self._release(record)
 
+    def tickets(self) -> dict[Partition, int]:
+        """Of what is owned now: another one after each assignment."""
+        with self._changed:
+            return {partition: owned.ticket for partition, owned in self._owned.items()}
+
     @property
     def partitions(self) -> frozenset[Partition]:
         """Owned now."""
@@ -95,14 +101,20 @@ class Custody:
 
     # Records
 
-    def add(self, record: Fetched) -> bool:
-        """Takes a fetched record into custody; False where it is not ours or was fetched before."""
+    def add(self, record: Fetched, ticket: int | None = None) -> bool:
+        """Takes a fetched record into custody; False where it is not ours or was fetched before.
+
+        ``ticket``: its partition's before the fetch. Under a later one, what an earlier assignment fetched would stand
+        in the way of what lies before it and is fetched again. None: nothing was assigned since.
+        """
         with self._changed:
             owned = self._owned.get(record.partition)
-            if owned is None or self._closed or not owned.checkpoint.fetched(record.place.offset):
+            if owned is None or self._closed or ticket not in (None, owned.ticket):
+                return False
+            if not owned.checkpoint.fetched(record.place.offset):
                 return False
             owned.appended_s[record.place.offset] = record.appended_s
-            self._window.add(record.size_bytes)
+            self._window.add(record.lane, record.size_bytes)
             self._lanes.put(record.lane, replace(record, ticket=owned.ticket))
             self._changed.notify()
             return True
@@ -135,6 +147,12 @@ class Custody:
             owned.appended_s.pop(record.place.offset, None)
             self._release(record)
             return True
+
+    def hand_back(self, record: Fetched) -> None:
+        """A worker gives the record up unsettled: its partition's next owner starts from it. Twice changes nothing."""
+        with self._changed:
+            if record in self._working:
+                self._release(record)
 
     # Losses
 
@@ -178,8 +196,7 @@ class Custody:
                 self._memory.remember(record.place.partition, image)
                 return waited
             for resend in waited:
-                if self._working.pop(resend, self) is None:
-                    self._lanes.put(resend.lane, resend)
+                self._put_back(resend)
             self._changed.notify_all()
             return []
 
@@ -238,7 +255,7 @@ class Custody:
         with self._changed:
             self._closed = True
             for record in self._lanes.drop(lambda _: True):
-                self._window.remove(record.size_bytes)
+                self._window.remove(record.lane, record.size_bytes)
             self._changed.notify_all()
 
     def idle(self, timeout_s: float) -> bool:
@@ -255,7 +272,13 @@ class Custody:
         owned = self._owned.get(record.partition)
         return owned is not None and owned.ticket == record.ticket
 
+    def _put_back(self, record: Fetched) -> None:
+        if self._closed and record in self._working:
+            self._release(record)  # no new work: the next owner's
+        elif self._working.pop(record, self) is None:
+            self._lanes.put(record.lane, record)
+
     def _release(self, record: Fetched) -> None:
         self._working.pop(record, None)
-        self._window.remove(record.size_bytes)
+        self._window.remove(record.lane, record.size_bytes)
         self._changed.notify_all()

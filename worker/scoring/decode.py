@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from contracts.errors import NotAnalysable, PeerError
 from contracts.reasons import Reason
-from contracts.settings import LimitSettings, ScoringSettings
+from contracts.settings import LimitSettings
 from worker.scoring.codestream import Shape, shape_of
 from worker.scoring.facts import FrameFacts, InstanceFacts, frame_facts, instance_facts, value_of
 from worker.scoring.frame import DecodeFrame, EncodedFrame, Pixels, decoded
@@ -49,13 +49,13 @@ _ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # fragments are items, little endian
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Largest decoded instance and largest decoded frame, in bytes, and most frames: compared before anything is
-    decoded. ``limits``: what the doors take; a record may have come another way.
+    """Largest decoded instance and largest decoded frame, in bytes: compared before anything is decoded.
+
+    ``limits``: what the doors take, frames among it; a record may have come another way.
     """
 
     instance_bytes: int
     frame_bytes: int
-    frames: int = ScoringSettings.model_fields["frames"].default
     limits: LimitSettings = field(default_factory=LimitSettings)
 
 
@@ -83,7 +83,7 @@ def read(payload: bytes, transfer_syntax_uid: str, budget: Budget) -> Instance:
         named = data.file_meta.get("TransferSyntaxUID") or transfer_syntax_uid
     except Exception as problem:  # pydicom converts values when they are first read
         raise NotAnalysable(Reason.RECORD_UNREADABLE, type(problem).__name__) from problem
-    if facts.frames > budget.frames:
+    if facts.frames > budget.limits.frames:
         raise NotAnalysable(Reason.PIXELS_OVER_BUDGET, f"{facts.frames} frames")
     return Instance(data, facts, UID(str(named)))
 

@@ -2,7 +2,7 @@
 
 Whatever hostile bytes do to the native libraries, they do it here:
   1. signals for a whole group of processes do not end decoding: the worker drains, and then closes the socket
-  2. address space, files, sockets and processes are limited for good before the first frame is taken
+  2. address space, files, sockets and, for an ordinary user, processes are limited before the first frame is taken
   3. a frame that takes too long ends this process by an alarm, also where the worker has been killed meanwhile
   4. the worker's end is the socket's end, and the socket's end is this process's
 
@@ -55,7 +55,13 @@ def main(line: socket.socket, memory_bytes: int, decode: DecodeFrame = decoded) 
 
 
 def confine(memory_bytes: int) -> None:
-    """``memory_bytes`` more address space than now, and nothing new: no file, no socket, no process, no core dump."""
+    """``memory_bytes`` more address space than now, and nothing new: no file, no socket, no process, no core dump.
+
+    *No process* holds for an ordinary user only: RLIMIT_NPROC does not bind root, nor CAP_SYS_RESOURCE or CAP_SYS_ADMIN
+    (setrlimit(2)), and they could raise every limit again. As root, code that takes the decoder over can fork; each
+    child is bound by the same limits on memory and files but not by our alarm (fork(2)), and outlives a kill. Workers
+    are therefore to run as an ordinary user (docs/safety.md). This bounds what bytes do to libraries; it is no sandbox.
+    """
     limits = {
         resource.RLIMIT_AS: _address_space_bytes() + memory_bytes,
         resource.RLIMIT_NOFILE: 0,

@@ -2,14 +2,14 @@
 
 One turn
   1. partitions of a lane without room are paused, the others resumed
-  2. poll; what comes is in custody; a gap is looked into
+  2. poll; what comes is in custody; a gap is looked into. What was assigned anew meanwhile is read again
   3. commit what is settled, contiguously, without waiting for the answer
   4. now and then: how far behind (``backlog_in``)
 """
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -20,12 +20,12 @@ from contracts.hooks import Hooks
 from contracts.names import Lane
 from contracts.scans import Place
 from worker.scoring.backlog_in import PEER, Backlog, Broker
-from worker.scoring.custody import Custody, Fetched, Partition
+from worker.scoring.custody import NO_TICKET, Custody, Fetched, Partition
 from worker.scoring.losses import Losses
 
 _BUSY_POLL_MS = 20  # while scans are in work: room that they leave is used that soon
 _IDLE_POLL_MS = 200  # poll returns at once when a record comes
-_STAT_POLL_MS = 1  # only what is buffered already
+_OTHER_POLL_MS = 1  # only what is buffered already
 _BATCH = 16  # records of one poll: the window is overshot by the bytes of that many at most
 _COMMIT_S = 0.25  # between commits: what a crash makes us score again
 _COMMIT_LOST_S = 10.0  # an answer to a commit is not waited for longer
@@ -48,13 +48,14 @@ class Polling:
         self._commit_sent_s = time.monotonic()
         self._commit_pending = False
         self._fenced = False
-        self._routine_flows = False
+        self._flows: Lane | None = None  # whose records came last
 
     def turn(self, *, hold_off: bool) -> None:
         """One turn. ``hold_off``: the inference server does not answer, so nothing is fetched."""
         room = {lane: 0 if hold_off else self._custody.room(lane) for lane in Lane}
         self._pause(room)
-        self._take(self._poll(room))
+        tickets = self._custody.tickets()
+        self._take(self._poll(room), tickets)
         self._losses.turn(time.monotonic())
         self._commit()
         self._backlog.measure()
@@ -90,30 +91,47 @@ class Polling:
         most = min((*open_rooms, _BATCH)) if open_rooms else 1
         busy = not open_rooms or self._custody.in_flight[0]
         wait_ms = _BUSY_POLL_MS if busy else _IDLE_POLL_MS
-        records = self._poll_stat_alone(room) or self._consumer.poll(timeout_ms=wait_ms, max_records=most)
-        self._routine_flows = any(self._lanes[tp.topic] is Lane.ROUTINE for tp in records)
+        records = self._poll_other_lane(room) or self._consumer.poll(timeout_ms=wait_ms, max_records=most)
+        came = {self._lanes[tp.topic] for tp in records}
+        self._flows = next((lane for lane in (Lane.ROUTINE, Lane.STAT) if lane in came), None)
         self._backlog.delivered(records)
         return dict(records)
 
-    def _poll_stat_alone(self, room: Mapping[Lane, int]) -> Any:
-        """The client hands out what it has buffered partition by partition, which can be hundreds of routine scans:
-        while those flow, stat is asked for by itself first.
+    def _poll_other_lane(self, room: Mapping[Lane, int]) -> Any:
+        """The client hands out what it has buffered partition by partition, which can be hundreds of scans of one lane:
+        while those flow, the other lane is asked for by itself first. What comes of both is weighed in custody.
         """
-        if not (self._routine_flows and room[Lane.STAT]):
+        other = {Lane.ROUTINE: Lane.STAT, Lane.STAT: Lane.ROUTINE}.get(self._flows) if self._flows else None
+        if other is None or not room[other]:
             return {}
         active = self._consumer.assignment() - self._consumer.paused()
-        routine = [tp for tp in active if self._lanes[tp.topic] is Lane.ROUTINE]
-        self._consumer.pause(*routine)
+        flowing = [tp for tp in active if self._lanes[tp.topic] is not other]
+        self._consumer.pause(*flowing)
         try:
-            return self._consumer.poll(timeout_ms=_STAT_POLL_MS, max_records=min(room[Lane.STAT], _BATCH))
+            return self._consumer.poll(timeout_ms=_OTHER_POLL_MS, max_records=min(room[other], _BATCH))
         finally:
-            self._consumer.resume(*(tp for tp in routine if tp in self._consumer.assignment()))
+            self._consumer.resume(*(tp for tp in flowing if tp in self._consumer.assignment()))
 
-    def _take(self, batches: Mapping[TopicPartition, list[Any]]) -> None:
+    def _take(self, batches: Mapping[TopicPartition, list[Any]], tickets: Mapping[Partition, int]) -> None:
         for tp, batch in batches.items():
-            self._look_into_gap(tp, batch[0])
+            ticket = tickets.get(tuple(tp), NO_TICKET)
+            if self._same(tp, ticket):  # a gap before a batch that will be read again is looked into then
+                self._look_into_gap(tp, batch[0])
             for record in batch:
-                self._custody.add(fetched(record, self._lanes[tp.topic]))
+                self._custody.add(fetched(record, self._lanes[tp.topic]), ticket)
+            if not self._same(tp, ticket):
+                self._rewind(tp)
+
+    def _same(self, tp: TopicPartition, ticket: int) -> bool:
+        """Whether the partition was not assigned anew since; one that is not ours has nothing to be read again."""
+        return self._custody.tickets().get(tuple(tp), ticket) == ticket
+
+    def _rewind(self, tp: TopicPartition) -> None:
+        """Assigned anew since the poll began: nothing tells whether a batch is of before or after that, so it was
+        refused. The client has gone past it, and would leave it out.
+        """
+        with suppress(ValueError):  # not ours any more
+            self._consumer.seek(tp, self._backlog.begins(tp))
 
     def _look_into_gap(self, tp: TopicPartition, record: Any) -> None:
         """A log that starts beyond what we had to read has lost records; compaction and markers leave gaps too."""

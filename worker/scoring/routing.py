@@ -20,10 +20,11 @@ from pydicom.uid import (
 )
 
 from contracts.errors import NotAnalysable
+from contracts.findings import FARTHEST_MM, THICKEST_MM
 from contracts.reasons import Reason
 from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION, ModelSpec
 from worker.scoring.body_part import Said, said
-from worker.scoring.content import SURELY, head_likeness
+from worker.scoring.content import SURELY, head_likeness, shows_nothing
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
 from worker.scoring.hounsfield import Hounsfield
 
@@ -113,6 +114,11 @@ HEAD_CT = Route(
 )
 ROUTES: tuple[Route, ...] = (HEAD_CT,)
 
+# What no scanner measures is no geometry: a damaged or hostile value, not an image that another model may serve.
+PLACES_MM = Range(-FARTHEST_MM, FARTHEST_MM)  # what an event can tell
+SPACINGS_MM = Range(0.001, 100.0)  # from a micro-CT's pixels to some that a body has a dozen of
+THICKNESSES_MM = Range(0.001, THICKEST_MM)  # from those pixels again to what an event can tell
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -142,7 +148,11 @@ def check_frame(facts: FrameFacts, instance: InstanceFacts, route: Route) -> Non
 
 
 def check_content(hu: Hounsfield, facts: FrameFacts, way: Way) -> None:
-    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where no tag names a body part and the pixels name another."""
+    """Raises NotAnalysable (CONTENT_OUT_OF_SCOPE) where the pixels show nothing, whatever the tags say, and where no
+    tag names a body part and the pixels name another.
+    """
+    if shows_nothing(hu):
+        raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)
     if way.by_content and facts.spacing_mm and not way.route.looks_right(hu, facts.spacing_mm):
         raise NotAnalysable(Reason.CONTENT_OUT_OF_SCOPE)
 
@@ -182,7 +192,12 @@ _REFUSALS: tuple[tuple[Reason, Callable[[InstanceFacts, tuple[Route, ...]], bool
 
 
 def _geometry_missing(facts: FrameFacts) -> bool:
-    return facts.spacing_mm is None or facts.position_mm is None or not (facts.thickness_mm or 0.0) > 0.0
+    """Absent, or a number that is no place or length of anything scanned. NaN is in no ``Range``."""
+    if facts.spacing_mm is None or facts.position_mm is None or facts.corner_mm is None:
+        return True
+    places_mm = (*facts.corner_mm, facts.position_mm)
+    sane = all(place in PLACES_MM for place in places_mm) and all(s in SPACINGS_MM for s in facts.spacing_mm)
+    return not (sane and (facts.thickness_mm or 0.0) in THICKNESSES_MM)
 
 
 def _units_unknown(facts: FrameFacts) -> bool:

@@ -4,52 +4,38 @@
 2. a resend of a scored image is settled without a new event
 3. fetch the payload
 4. analyse: one event for each frame, appended as soon as it is known
-5. an image that is itself at fault goes to the dead letters
-6. wait until every append is acknowledged
+5. wait until every append is acknowledged
+6. an image that is itself at fault goes to the dead letters
 7. settle, and only then may its offset be committed
 
 A peer that is away stops none of this for good: the step is tried again until it works, the record is another
-worker's, or the service stops (design decision 5).
+worker's, or the service stops (design decision 5). What the log refuses: ``telling``.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Protocol
 
 from contracts.deadline import Deadline
-from contracts.errors import DecodeError, NotAnalysable, PeerError, PeerRefused
+from contracts.errors import DecodeError, NotAnalysable, PeerError
 from contracts.events import NotAnalysed, Scored
 from contracts.hooks import Happening, Hooks, Stage
 from contracts.reasons import Reason
 from contracts.scans import Place, Scan, ScanHeaders
-from worker.scoring.analysis import Analysis, Ask, Event, Work, at_fault, not_analysed, scan_place
+from worker.scoring.analysis import Analysis, Ask, Event, Work, at_fault, not_analysed
 from worker.scoring.custody import Custody, Dropped, Fetched
 from worker.scoring.holding import Holding
 from worker.scoring.inference import Inference, Request
-from worker.scoring.insistence import Insistence, acknowledged
+from worker.scoring.insistence import Insistence
 from worker.scoring.measure import Answer
+from worker.scoring.telling import Publishing, Telling
+from worker.scoring.unreadable import unreadable_event
 
 _STRIKES = 3  # failures of one image, each while another image was answered, before it is blamed
 _ATTEMPTS = 3  # at a record that makes our own code fail, before it is put aside
 _ROOM_S = 0.1  # between looks for the memory of a large payload
-_UID_CHARACTERS = set("0123456789.")
-_UID_LENGTH = 64  # PS3.5 9.1
-
-
-class Publishing(Protocol):
-    """What is needed of the log: ``kafka_out.Publisher``."""
-
-    def event(self, event: Event) -> "Future[Place]":
-        """Appends an event."""
-
-    def dead(self, record: Fetched, reason: Reason, detail: str) -> "Future[Place]":
-        """Appends a dead letter."""
-
-    def dead_without_payload(self, record: Fetched, reason: Reason, detail: str) -> "Future[Place]":
-        """Appends one that only says where the record lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +61,22 @@ class Settling:
         self._monotonic = monotonic
         self._now = now
         self._insist = Insistence(tools.custody)
+        self._telling = Telling(tools.publishing, self._insist, hooks)
 
     def handle(self, record: Fetched) -> None:
-        """Settles the record, or leaves it unsettled where it is no longer ours. Raises nothing."""
+        """Settles the record, or hands it back where it is no longer ours or time is up. Raises nothing."""
+        try:
+            self._settled(record)
+        except Dropped:
+            self._custody.hand_back(record)
+
+    def _settled(self, record: Fetched) -> None:
+        """Raises Dropped."""
         for _ in range(_ATTEMPTS):
             try:
                 self._insist.until_done(record, lambda: self._settle_one(record))
             except Dropped:
-                return
+                raise
             except Exception:  # noqa: BLE001 (a fault of ours must neither lose the image nor stop the worker)
                 self._hooks.happened(Happening.FAULT, where="scoring")
             else:
@@ -115,14 +109,14 @@ class Settling:
         """Steps 3 to 7; whether every frame was scored."""
         work = Work(headers, record.value, record.place, self._now())
         with self._room(record, headers):
-            appended = [(event, self._append(event)) for event in self._events(record, work)]
+            appended = [(event, self._telling.append(event)) for event in self._events(record, work)]
         with self._hooks.stage(Stage.SETTLE, headers.traceparent):
-            self._made_durable(record, appended, next(iter(work.details), ""))
+            events = self._made_durable(record, appended, next(iter(work.details), ""))
             settled = self._custody.settle(record)
         if settled:
-            for event, _ in appended:
+            for event in events:
                 self._tell(event)
-        return all(isinstance(event, Scored) for event, _ in appended)
+        return all(isinstance(event, Scored) for event in events)
 
     @contextmanager
     def _room(self, record: Fetched, headers: ScanHeaders) -> Iterator[None]:
@@ -187,68 +181,37 @@ class Settling:
     def _deadline(self) -> Deadline:
         return Deadline.after(self._tools.request_timeout_s, self._monotonic)
 
-    # Appending
-
-    def _made_durable(self, record: Fetched, appended: "list[tuple[Event, Future[Place]]]", detail: str) -> None:
-        """Every event is acknowledged, and the dead letter of an image at fault, when this returns."""
-        fault = next((event for event, _ in appended if at_fault(event)), None)
+    def _made_durable(self, record: Fetched, appended: "list[tuple[Event, Future[Place]]]", detail: str) -> list[Event]:
+        """Every event is acknowledged, and the dead letter of an image at fault, when this returns: what was told."""
+        events = [self._telling.acknowledge(record, event, first) for event, first in appended]
+        fault = next((event for event in events if at_fault(event)), None)
         if isinstance(fault, NotAnalysed):
-            self._bury(record, fault.reason, detail)
-        for event, first in appended:
-            self._acknowledge(record, event, first)
-
-    def _append(self, event: Event) -> "Future[Place]":
-        try:
-            return self._tools.publishing.event(event)
-        except PeerError as problem:
-            failed: Future[Place] = Future()
-            failed.set_exception(problem)
-            return failed
-
-    def _acknowledge(self, record: Fetched, event: Event, first: "Future[Place]") -> None:
-        """A record whose future failed may still be in the log; its key makes a second one replace it."""
-        try:
-            acknowledged(first)
-        except PeerError:
-            self._insist.pause(record, 0)
-            self._insist.until_done(record, lambda: acknowledged(self._tools.publishing.event(event)))
-
-    def _bury(self, record: Fetched, reason: Reason, detail: str) -> None:
-        publishing = self._tools.publishing
-
-        def letter() -> Place:
-            try:
-                return acknowledged(publishing.dead(record, reason, detail))
-            except PeerRefused:
-                return acknowledged(publishing.dead_without_payload(record, reason, detail))
-
-        self._insist.until_done(record, letter)
-        self._hooks.happened(Happening.DEAD_LETTER, reason=reason.value)
+            self._telling.bury(record, fault.reason, detail)
+        return events
 
     # What cannot be read
 
     def _unreadable(self, record: Fetched, detail: str) -> None:
         """A dead letter, and an event wherever the study can still be told from the record's key."""
-        self._bury(record, Reason.RECORD_UNREADABLE, detail)
-        event = _unreadable_event(record, self._now())
+        event = unreadable_event(record, self._now())
         if event is not None:
-            self._acknowledge(record, event, self._append(event))
+            self._telling.acknowledge(record, event, self._telling.append(event))
+        self._telling.bury(record, Reason.RECORD_UNREADABLE, detail)
         if self._custody.settle(record):
             self._hooks.happened(Happening.NOT_ANALYSED, reason=Reason.RECORD_UNREADABLE.value)
 
     def _put_aside(self, record: Fetched) -> None:
         """Our own code failed at this record, more than once: it must not hold up the others for ever."""
-        with suppress(Dropped):
-            for attempt in count():
-                try:
-                    self._unreadable(record, "an unexpected error")
-                except Dropped:
-                    raise
-                except Exception:  # noqa: BLE001 (nor may this end the worker: nobody would settle the record)
-                    self._hooks.happened(Happening.FAULT, where="scoring")
-                    self._insist.pause(record, attempt)
-                else:
-                    return
+        for attempt in count():
+            try:
+                self._unreadable(record, "an unexpected error")
+            except Dropped:
+                raise
+            except Exception:  # noqa: BLE001 (nor may this end the worker: nobody would settle the record)
+                self._hooks.happened(Happening.FAULT, where="scoring")
+                self._insist.pause(record, attempt)
+            else:
+                return
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Scored):
@@ -264,20 +227,3 @@ def _failing(problem: PeerError) -> Callable[[], Answer]:
         raise problem
 
     return answer
-
-
-def _unreadable_event(record: Fetched, at: float) -> NotAnalysed | None:
-    """As much of the image's identity as the headers still tell; None where the key is no UID."""
-    study = record.key.decode("ascii", "replace")
-    if not 0 < len(study) <= _UID_LENGTH or not set(study) <= _UID_CHARACTERS:
-        return None
-    told = {name: value.decode("ascii", "replace") for name, value in record.headers if value}
-    return NotAnalysed(
-        study_instance_uid=study,
-        series_instance_uid=told.get("series_instance_uid", ""),
-        sop_instance_uid=told.get("sop_instance_uid", ""),
-        pixel_digest=told.get("pixel_digest", ""),
-        at=at,
-        reason=Reason.RECORD_UNREADABLE,
-        scan=scan_place(record.place),
-    )

@@ -35,11 +35,6 @@ UIDS = (
 Element = tuple[int, bytes]
 
 
-def store_of(sop_class: bytes, sop_instance: bytes, message: int = 1) -> bytes:
-    """A sound C-STORE-RQ (PS3.7 9.3.1)."""
-    return _with_length(_store(sop_class, sop_instance, message))
-
-
 def commands(dice: Dice, sop_class: bytes = CT_IMAGE, sop_instance: bytes = b"1.2.3") -> bytes:
     """A command set, as often as not a sound C-STORE-RQ."""
     elements = _store(sop_class, sop_instance, dice.whole(1, 65535)) if not dice.chance(3) else _other(dice)
@@ -87,9 +82,9 @@ def _wrong(dice: Dice, elements: Sequence[Element]) -> list[Element]:
         return before + here * 2 + after
     if kind == 2:  # noqa: PLR2004 - a table of six
         return before + [(tag, dice.octets(9)) for tag, _ in here] + after
-    if kind == 3:  # noqa: PLR2004
+    if kind == 3:  # noqa: PLR2004 - as above
         return before + [(tag, bytes(dice.pick((0, 1, 3, 4, 8, 20_000)))) for tag, _ in here] + after
-    if kind == 4:  # noqa: PLR2004
+    if kind == 4:  # noqa: PLR2004 - as above
         return [
             *before,
             (dice.pick((0x00000001, 0x00080005, 0xFFFEE000, 0x7FE00010, 0x00009999)), dice.octets(32)),

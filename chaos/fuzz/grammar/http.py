@@ -135,9 +135,9 @@ def _target(dice: Dice) -> bytes:
     kind = dice.whole(0, 9)
     if kind < 5:  # noqa: PLR2004 - half of them ask for the list
         return WORKLIST + _query(dice)
-    if kind < 7:  # noqa: PLR2004
+    if kind < 7:  # noqa: PLR2004 - a fifth ask for one study
         return STUDY + (dice.pick(UIDS) if not dice.chance(3) else dice.octets(40))
-    if kind == 7:  # noqa: PLR2004
+    if kind == 7:  # noqa: PLR2004 - a tenth listen
         return EVENTS + _query(dice)
     return dice.pick(OTHERS) if not dice.chance(3) else b"/" + dice.octets(60)
 

@@ -1,5 +1,6 @@
 """Part 10 files (PS3.10): sound samples with elements, lengths, nesting, encoding or pixel data made wrong."""
 
+import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +9,11 @@ from functools import lru_cache
 from chaos.fuzz.dice import Dice
 from chaos.fuzz.grammar.damage import EDGES, damaged, truncated
 from chaos.fuzz.grammar.elements import EXPLICIT_LITTLE, UNDEFINED, Element, Encoding, encapsulated, nested, written
+from chaos.fuzz.parcel import pack
 
 TRANSFER_SYNTAX = 0x00020010
 PIXEL_DATA = 0x7FE00010
-STUDY = 0x0020000D
+STUDY, SOP_INSTANCE, POSITION = 0x0020000D, 0x00080018, 0x00200032
 STUDIES = 5000  # among which inputs are spread: a study of thousands of images is not what is tried here
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 SYNTAXES = (
@@ -84,6 +86,17 @@ WORDS = (
     *(b"9" * 12, b"9" * 400, b"2147483648", b"1\\2", b"0\\0", b"1\\nan", b"1\\0\\0\\0\\1\\0", b"nan\\0\\0\\0\\1\\0"),
     *(b"65536", b"0x10", b"1_000", b"\xb2", b"\0", b"1\\1\\1"),
 )
+# How many numbers those have that have several, and a place each of them may have: one of them is made extreme.
+SEVERAL = {
+    0x00280030: (b"1.2", b"1.2"),
+    0x00200032: (b"0", b"0", b"10"),
+    0x00200037: (b"1", b"0", b"0", b"0", b"1", b"0"),
+}
+DECIMALS = tuple(tag for tag, vr in NUMBERS.items() if vr in (b"DS", b"IS"))
+EXTREMES = (
+    *("1e308", "-1e308", "9e307", "1.7976931348623157e308", "1e300", "-1e300", "1e154", "1e39", "65520", "1e15"),
+    *("1e-308", "-1e-308", "5e-324", "-5e-324", "1e-39", "-0.0", "2147483648", "-2147483649", "9" * 12),
+)
 TEXTS = {
     0x00080005: (b"ISO_IR 100", b"ISO_IR 192", b"ISO 2022 IR 87", b"\\ISO 2022 IR 149", b"GB18030", b"bogus", b"\xff"),
     0x00080016: (b"1.2.840.10008.5.1.4.1.1.2", b"1.2.840.10008.5.1.4.1.1.2.1", b"1." * 40, b"", b"../../x", b"1..2"),
@@ -97,6 +110,8 @@ TEXTS = {
     0x00081030: (b"CT head", b"stroke" * 200, b"(" * 200, b"\x00\x01\x02"),
     0x00281054: (b"HU", b"US", b"", b"\xff"),
 }
+MOST_SLICES = 3  # neighbours that agree, and one more
+LARGEST_SINGLE = 3.4028234663852886e38
 MOST_DEPTH = 1500  # beyond any interpreter's recursion limit
 MOST_FLOOD = 3000  # elements
 BOMB_BYTES = (64 * 1024, 1024**2, 16 * 1024**2)  # inflated; each deflates a thousandfold
@@ -138,6 +153,26 @@ def grammar_of(samples: Sequence[Sample]) -> Callable[[Dice], bytes]:
         return _of(dice, sample)
 
     return made
+
+
+def series_of(samples: Sequence[Sample]) -> Callable[[Dice], bytes]:
+    """A parcel of neighbouring slices of one series that differ in place, of which some have numbers made extreme."""
+    apart = [sample for sample in samples if sample.apart]
+
+    def made(dice: Dice) -> bytes:
+        return pack([_slice(dice, dice.pick(apart), nth) for nth in range(dice.whole(1, MOST_SLICES))])
+
+    return made
+
+
+def _slice(dice: Dice, sample: Sample, nth: int) -> bytes:
+    draft = _draft(sample)
+    for tag, vr, value in ((SOP_INSTANCE, b"UI", b"1.2.3.1.%d" % nth), (POSITION, b"DS", b"0\\0\\%d" % (5 * nth))):
+        _put(draft, Element(tag, vr, value + _padding(vr, value)))
+    if dice.chance(2):
+        for _ in range(dice.whole(1, 2)):
+            _extreme(dice, draft)
+    return _file(draft)
 
 
 def sound_of(sample: Sample) -> bytes:
@@ -220,6 +255,28 @@ def _number(dice: Dice, draft: _Draft) -> None:
     whole = (dice.pick(EDGES) & 0xFFFF).to_bytes(2, "big" if order == "big" else "little")
     value = whole if vr == b"US" else dice.pick(WORDS)
     _put(draft, Element(tag, vr, value + b" " * (len(value) % 2)))
+
+
+def _extreme(dice: Dice, draft: _Draft) -> None:
+    """A number that a double, or its text, can just hold, where others would be sound; as text or as a float."""
+    tag = POSITION if dice.chance(3) else dice.pick(DECIMALS)  # the one of them that travels on, in events
+    values = list(SEVERAL.get(tag, (b"1",)))
+    values[dice.whole(0, len(values) - 1)] = dice.pick(EXTREMES).encode()
+    vr = NUMBERS[tag] if not dice.chance(4) else dice.pick((b"FD", b"FL"))
+    text = b"\\".join(values)
+    value = _floats(vr, values, draft.encoding) if vr in (b"FD", b"FL") else text + _padding(vr, text)
+    _put(draft, Element(tag, vr, value))
+
+
+def _floats(vr: bytes, values: Sequence[bytes], encoding: Encoding) -> bytes:
+    numbers = [float(value) for value in values]
+    if vr == b"FL":
+        numbers = [max(-LARGEST_SINGLE, min(LARGEST_SINGLE, number)) for number in numbers]
+    return struct.pack(f"{encoding.order}{len(numbers)}{'d' if vr == b'FD' else 'f'}", *numbers)
+
+
+def _padding(vr: bytes, value: bytes) -> bytes:
+    return (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
 
 
 def _text(dice: Dice, draft: _Draft) -> None:
@@ -311,6 +368,7 @@ def _even(uid: bytes) -> bytes:
 _CHANGES: tuple[Callable[[Dice, _Draft], None], ...] = (
     _number,
     _number,
+    _extreme,
     _text,
     _drop,
     _double,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from chaos.fuzz.dice import Dice
@@ -233,6 +234,6 @@ def _odd(dice: Dice, value: dict[str, Any]) -> None:
     if kind == 0 and names:
         del holder[dice.pick(names)]
     elif kind == 1:
-        holder[dice.pick(("unknown", "", "kind", "reason", "frame"))] = dice.pick(ODD)
+        holder[dice.pick(("unknown", "", "kind", "reason", "frame"))] = deepcopy(dice.pick(ODD))  # it may be changed
     elif names:
-        holder[dice.pick(names)] = dice.pick((*ODD, float("nan"), float("-inf")))
+        holder[dice.pick(names)] = deepcopy(dice.pick((*ODD, float("nan"), float("-inf"))))

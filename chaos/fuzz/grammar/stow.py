@@ -49,7 +49,7 @@ def grammar_of(objects: Callable[[Dice], bytes]) -> Callable[[Dice], bytes]:
     return made
 
 
-def request_of(parcel: bytes, chunked: bool, length: int | None = None, path: bytes = b"/studies") -> bytes:  # noqa: FBT001
+def request_of(parcel: bytes, *, chunked: bool, length: int | None = None, path: bytes = b"/studies") -> bytes:
     """The same as an HTTP/1.1 request on the wire. ``length``: what Content-Length claims, where it lies."""
     kind, accept, step, body = (*unpack(parcel), b"", b"", b"", b"")[:4]
     lines = [b"POST %s HTTP/1.1" % path, b"Host: 127.0.0.1", b"Connection: close", b"Content-Type: " + kind]

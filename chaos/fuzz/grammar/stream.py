@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.fuzz.dice import Dice
-from chaos.fuzz.grammar.command import CT_IMAGE, UIDS, VERIFICATION, commands, store_of
+from chaos.fuzz.grammar.command import CT_IMAGE, UIDS, VERIFICATION, commands
 from chaos.fuzz.grammar.damage import EDGES, damaged, truncated
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
@@ -44,14 +44,6 @@ def grammar_of(objects: Objects) -> Callable[[Dice], bytes]:
         return truncated(dice, stream) if dice.chance(5) else stream
 
     return made
-
-
-def sound_stream(sop_class: bytes, sop_instance: bytes, syntax: bytes, data_set: bytes) -> bytes:
-    """A well-behaved sender: association, one C-STORE, release."""
-    pieces = [data_set[at : at + FRAGMENT_BYTES] for at in range(0, len(data_set), FRAGMENT_BYTES)] or [b""]
-    data = [pdu(P_DATA, pdv(1, 2 if last else 0, piece)) for last, piece in _marked(pieces)]
-    command = pdu(P_DATA, pdv(1, 3, store_of(sop_class, sop_instance)))
-    return associate([context(1, sop_class, [syntax])]) + command + b"".join(data) + pdu(RELEASE_RQ, bytes(4))
 
 
 def pdu(kind: int, content: bytes, claimed: int | None = None) -> bytes:

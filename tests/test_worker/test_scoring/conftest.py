@@ -4,11 +4,12 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pydicom
@@ -27,7 +28,8 @@ from launch.wiring.scoring import build
 from worker.scoring.part10 import meta_of
 
 PARTITIONS = 3
-WAIT_S = 60.0
+WAIT_S = 300.0  # for what comes at once, as a rule: no test measures speed
+DRAIN_S = 60.0  # scoring.drain_s is 20
 
 
 class Told(Silent):
@@ -149,9 +151,15 @@ class Bench:
 
 
 def settings_of(
-    bootstrap: str, prefix: str, triton_grpc: str, *, cooperative: bool = False, **scoring: Any
+    bootstrap: str,
+    prefix: str,
+    triton_grpc: str,
+    *,
+    cooperative: bool = False,
+    kafka: Mapping[str, Any] = MappingProxyType({}),
+    **scoring: Any,
 ) -> Settings:
-    """Settings of one test on shared servers."""
+    """Settings of one test on shared servers; ``kafka``: more of the broker's."""
     return Settings(
         kafka=KafkaSettings(
             bootstrap=bootstrap,
@@ -160,6 +168,7 @@ def settings_of(
             replication=1,
             min_insync=1,
             cooperative=cooperative,
+            **kafka,
         ),
         triton=TritonSettings(url=triton_grpc, request_timeout_s=5.0, breaker_open_s=0.3),
         # The faulty repository has no such model; the tests of it ask for it.
@@ -178,7 +187,7 @@ def scoring(settings: Settings, hooks: Told) -> Iterator[Any]:
         yield service
     finally:
         stop.set()
-        thread.join(WAIT_S)
+        thread.join(DRAIN_S)
         assert not thread.is_alive(), "the service did not drain"
 
 

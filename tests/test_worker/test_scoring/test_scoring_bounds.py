@@ -17,8 +17,8 @@ from worker.scoring.decode import Budget, frames_of, read
 SEQUENCE, ITEM = 0x52009230, b"\xfe\xff\x00\xe0"  # PerFrameFunctionalGroupsSequence; an item's tag
 UNDEFINED = 0xFFFFFFFF
 EXPLICIT = b"1.2.840.10008.1.2.1"
-LIMITS = LimitSettings(elements=20_000, sequence_depth=8, inflate_ratio=50, inflated_bytes=1 << 20)
-BUDGET = Budget(1 << 30, 64 << 20, frames=1_000, limits=LIMITS)
+LIMITS = LimitSettings(elements=20_000, sequence_depth=8, frames=1_000, inflate_ratio=50, inflated_bytes=1 << 20)
+BUDGET = Budget(1 << 30, 64 << 20, LIMITS)
 
 
 def part10(body: bytes, syntax: bytes = EXPLICIT) -> bytes:

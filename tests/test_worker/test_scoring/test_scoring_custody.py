@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from contracts.names import Lane
 from contracts.scans import Place
 from contracts.settings import ScoringSettings
-from worker.scoring.custody import Custody, Fetched
+from worker.scoring.custody import NO_TICKET, Custody, Fetched
 
 P = ("scans.routine", 0)
 IMAGE = ("study", "sop", "digest")
@@ -61,6 +61,18 @@ def test_records_of_partitions_that_are_not_ours_are_not_taken() -> None:
     assert custody.in_flight == (0, 0)
 
 
+def test_what_an_earlier_assignment_fetched_is_refused() -> None:
+    """A batch is taken in after its partition went and came back: it would hide what lies between it and the commit."""
+    custody = owning(0, 1)
+    before = custody.tickets()[P]
+    custody.drop({P})
+    custody.assign([P])
+    assert not custody.add(record(2), before)
+    assert not custody.add(record(2), NO_TICKET)
+    assert [custody.add(record(offset), custody.tickets()[P]) for offset in range(4)] == [True] * 4
+    assert custody.committable() == {P: 0}
+
+
 def test_a_resend_of_an_image_in_work_is_settled_with_it_and_scored_once() -> None:
     """Both offsets may be committed after one analysis."""
     custody = owning(0, 1)
@@ -98,6 +110,33 @@ def test_closed_custody_leaves_what_waits_to_the_next_owner() -> None:
     assert custody.settle(working)
     assert custody.committable() == {P: 1}
     assert custody.idle(0.0)
+
+
+def test_a_record_handed_back_is_neither_in_work_nor_settled() -> None:
+    """Its next owner starts from it; handing it back again, or after it was settled, changes nothing."""
+    custody = owning(0, 1)
+    first, second = take(custody), take(custody)
+    custody.settle(first)
+    for held in (first, second, second):
+        custody.hand_back(held)
+    assert custody.idle(0.0)
+    assert custody.in_flight == (0, 0)
+    assert custody.committable() == {P: 1}
+
+
+def test_resends_of_an_image_that_is_handed_back_go_with_it() -> None:
+    """Nobody settles them any more: a drain must not wait for them, nor a worker take one up."""
+    custody = owning(0, 1)
+    first, resend = take(custody), take(custody)
+    custody.claim(IMAGE, first)
+    custody.claim(IMAGE, resend)
+    custody.close()
+    custody.unclaim(IMAGE, first, scored=False)
+    custody.hand_back(first)
+    assert custody.take() is None
+    assert custody.idle(0.0)
+    assert custody.in_flight == (0, 0)
+    assert custody.committable() == {P: 0}
 
 
 def test_the_age_told_is_that_of_the_oldest_unsettled_record() -> None:

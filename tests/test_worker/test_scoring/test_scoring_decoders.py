@@ -243,3 +243,30 @@ def test_a_decoder_that_does_not_start_is_no_frames_fault(told: Any) -> None:
     for command in (("/nowhere/python",), (sys.executable, "-c", "pass")):
         with pytest.raises(PeerAway):
             Decoders(ScoringSettings(), told, command)(SERIES)(frame_of("pid"))
+
+
+CONFINED = """
+import encodings.ascii, os, resource  # all that is imported: others may not read root's Python
+from worker.scoring.decoder_in import confine
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+confine(1 << 28)
+attempts = {"process": os.fork, "file": lambda: os.open("/dev/null", os.O_RDONLY), "socket": os.pipe}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+    except OSError:
+        print(name)
+try:
+    resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
+except (OSError, ValueError):
+    print("for good")
+"""
+
+
+def test_an_ordinary_user_starts_and_opens_nothing_once_confined() -> None:
+    """No process, file or pipe, and no way back: what holds for any user but root."""
+    done = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert done.stdout.split("\n")[:-1] == ["process", "file", "socket", "for good"]

@@ -119,11 +119,11 @@ def test_window_never_takes_more_bytes_than_its_limit_of_records_like_those_befo
     """A poll gives a number of records, so the number must be right by bytes; one record always fits by itself."""
     limit = 1_000_000
     window = Window(images, limit)
-    window.add(max(sizes))  # the largest has been seen
-    window.remove(max(sizes))
+    window.add(Lane.STAT, max(sizes))  # the largest has been seen
+    window.remove(Lane.STAT, max(sizes))
     for lane in lanes:
         for size in sizes[: window.room(lane)]:
-            window.add(size)
+            window.add(lane, size)
     assert window.size_bytes <= limit or window.images == 1
 
 
@@ -133,21 +133,31 @@ def test_window_never_takes_more_images_than_its_limit(images: int, sizes: list[
     window = Window(images, 1_000_000)
     for size in sizes:
         if window.room(Lane.ROUTINE):
-            window.add(size)
+            window.add(Lane.ROUTINE, size)
     assert window.images <= max(1, int(images * ROUTINE_SHARE))
     for size in sizes:
         if window.room(Lane.STAT):
-            window.add(size)
+            window.add(Lane.STAT, size)
     assert window.images <= images
+
+
+@given(st.integers(2, 100), st.sampled_from(Lane))
+def test_a_lane_that_never_ends_leaves_room_to_the_other(images: int, lane: Lane) -> None:
+    """Stat that filled the whole window kept routine from being fetched at all, so its turn never came."""
+    window = Window(images, 1 << 30)
+    (other,) = set(Lane) - {lane}
+    while window.room(lane):
+        window.add(lane, 0)
+    assert window.room(other) >= 1
 
 
 def test_one_record_larger_than_the_window_is_still_taken_alone() -> None:
     """Otherwise it would block its partition for ever."""
     window = Window(8, 100)
     assert window.room(Lane.ROUTINE)
-    window.add(5_000)
+    window.add(Lane.ROUTINE, 5_000)
     assert window.room(Lane.STAT) == 0
-    window.remove(5_000)
+    window.remove(Lane.ROUTINE, 5_000)
     assert window.room(Lane.ROUTINE)
 
 

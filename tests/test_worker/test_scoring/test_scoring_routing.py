@@ -99,8 +99,19 @@ def test_instance_that_is_not_served_has_its_reason(changes: dict[str, object], 
         ({"row": None}, Reason.GEOMETRY_MISSING),
         ({"column": (0.0, 0.0, 0.0)}, Reason.GEOMETRY_MISSING),
         ({"corner_mm": None}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (0.0, 0.0, 1e308)}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (0.0, 0.0, -10_000.1)}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (float("inf"), 0.0, 0.0)}, Reason.GEOMETRY_MISSING),
         ({"thickness_mm": None}, Reason.GEOMETRY_MISSING),
         ({"thickness_mm": 0.0}, Reason.GEOMETRY_MISSING),
+        ({"thickness_mm": 1e308}, Reason.GEOMETRY_MISSING),
+        ({"thickness_mm": 1_000.1}, Reason.GEOMETRY_MISSING),
+        ({"thickness_mm": 1e-320}, Reason.GEOMETRY_MISSING),
+        ({"spacing_mm": (1e308, 0.45)}, Reason.GEOMETRY_MISSING),
+        ({"spacing_mm": (0.45, 1e-300)}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (1e308, 0.0, 0.0)}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (1e308, 1e308, -1e308), "column": tilted(20.0)}, Reason.GEOMETRY_MISSING),
+        ({"corner_mm": (0.0, 9_999.0, 9_999.0), "column": tilted(-30.0)}, Reason.GEOMETRY_MISSING),
         ({"column": (0.0, 0.0, -1.0)}, Reason.ORIENTATION_OUT_OF_SCOPE),
         ({"column": tilted(45.0)}, Reason.ORIENTATION_OUT_OF_SCOPE),
         ({"spacing_mm": (0.1, 0.1)}, Reason.SPACING_OUT_OF_SCOPE),
@@ -115,6 +126,25 @@ def test_instance_that_is_not_served_has_its_reason(changes: dict[str, object], 
 def test_frame_that_is_not_served_has_its_reason(changes: dict[str, object], reason: Reason) -> None:
     """Geometry and units are each frame's own."""
     assert refusal(HEAD, replace(FRAME, **changes)) is reason  # type: ignore[arg-type]  # a table of changes
+
+
+@pytest.mark.parametrize("z", [-10_000.0, -3_000.0, 0.0, 9_999.9])
+def test_a_slice_may_lie_anywhere_within_ten_metres_of_the_origin(z: float) -> None:
+    """Some scanners count from the far end of the table."""
+    assert refusal(HEAD, replace(FRAME, corner_mm=(-115.0, -115.0, z))) is None
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=6, max_size=6), st.floats(-35.0, 35.0))
+def test_whatever_is_served_has_a_position_and_lengths_that_an_event_can_tell(
+    numbers: list[float], degrees: float
+) -> None:
+    """One slice with a position of 9e307 mm, scored, ended the folding of every study in its partition."""
+    x, y, z, row_mm, column_mm, thickness_mm = numbers
+    wild = replace(FRAME, corner_mm=(x, y, z), spacing_mm=(row_mm, column_mm), thickness_mm=thickness_mm)
+    for frame in (wild, replace(FRAME, corner_mm=(x, y, z), column=tilted(degrees))):
+        if refusal(HEAD, frame) is None:
+            assert abs(frame.position_mm or 0.0) <= 10_000.0
+            assert 0.0 < (frame.thickness_mm or 0.0) <= 1_000.0
 
 
 @pytest.mark.parametrize("degrees", [-30.0, -22.0, 0.0, 25.0, 180.0])
@@ -180,14 +210,26 @@ def hu_of(payload: bytes) -> tuple[NDArray[np.float16], FrameFacts]:
 
 
 def test_content_decides_only_where_no_tag_does(head: bytes) -> None:
-    """A slice of nothing at all passes where it is named a head, and is out of scope where it is not named."""
+    """A disc of water passes where it is named a head, and is out of scope where it is not named."""
     hu, facts = hu_of(head)
-    empty = np.full_like(hu, -1000)
-    check_content(empty, facts, way_of(HEAD))
+    water = np.full_like(hu, -1000)
+    water[100:400, 100:400] = 0
+    check_content(water, facts, way_of(HEAD))
     unnamed = way_of(replace(HEAD, body_part=""))
     check_content(hu, facts, unnamed)
     with pytest.raises(NotAnalysable) as refused:
-        check_content(empty, facts, unnamed)
+        check_content(water, facts, unnamed)
+    assert refused.value.reason is Reason.CONTENT_OUT_OF_SCOPE
+
+
+@pytest.mark.parametrize("level_hu", [-1000, 0, 48, 3071])
+def test_a_blank_slice_is_not_scored_whatever_it_is_named(head: bytes, level_hu: int) -> None:
+    """A failed detector or a lost rescale under the name of a head once ended as not flagged."""
+    hu, facts = hu_of(head)
+    blank = np.full_like(hu, level_hu)
+    blank[::3] += 4  # the noise of an empty room
+    with pytest.raises(NotAnalysable) as refused:
+        check_content(blank, facts, way_of(HEAD))
     assert refused.value.reason is Reason.CONTENT_OUT_OF_SCOPE
 
 

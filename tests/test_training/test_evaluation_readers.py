@@ -22,7 +22,7 @@ from training.evaluation.robustness import against, blurred, noisy, turned
 from training.evaluation.threshold import HuThreshold
 from training.evaluation.tiers import Plan, evaluate
 from training.preprocess import GRID_PITCH_MM, GRID_SIZE, ServedGrid
-from training.recipe import read_recipe
+from training.recipe_in import load_recipe
 from worker.scoring.routing import HEAD_CT
 
 SHIPPED = Path(__file__).parents[2] / "triton_models" / "head_ct_lesion" / "1" / "model.onnx"
@@ -111,7 +111,7 @@ def test_a_study_out_of_scope_is_an_abstention_with_its_reason(change: dict[str,
 def test_seeds_of_evaluation_never_meet_seeds_of_training() -> None:
     """No shipped recipe reaches the seeds that evaluation begins at, and two evaluation seeds share no head."""
     for config in DEFAULT_CONFIG.parent.glob("*.toml"):
-        recipe = read_recipe(config.read_text("utf-8"))
+        recipe = load_recipe(config)
         assert all(s.first_seed + s.heads < fresh.FIRST_SEED for s in recipe.sets.values()), config
     first, second = ({one.seed for one in fresh.draw(seed, 200)} for seed in (0, 1))
     assert not first & second

@@ -52,8 +52,8 @@ def _checked(path: Path, layout: str, csv: Path | None, seed: int, allowed: froz
     from rich.progress import Progress  # noqa: PLC0415  # only for work
 
     from training.data.checks import check as checked  # noqa: PLC0415  # nibabel, pydicom and scikit-learn, only for work
-    from training.data.sources import open_source  # noqa: PLC0415
-    from training.data.splits import parts_of  # noqa: PLC0415
+    from training.data.sources import open_source  # noqa: PLC0415  # heavy: only for work
+    from training.data.splits import parts_of  # noqa: PLC0415  # heavy: only for work
 
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("studies", total=None)

@@ -95,7 +95,7 @@ def operating_point(
 ) -> None:
     """Choose the operating point of *any* for a false-alarm budget, on validation phantoms of a seed of their own."""
     from training.evaluation import figures  # noqa: PLC0415  # scikit-learn and the rest, only for work
-    from training.evaluation.operating_out import write_threshold  # noqa: PLC0415
+    from training.evaluation.operating_out import write_threshold  # noqa: PLC0415  # heavy: only for work
 
     asked = Asked(VALIDATION_SEED, studies, None, None, model, (), None, None, cache)
     run = Evaluation(asked, Console(stderr=True))
@@ -123,12 +123,12 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(_null(told)))  # noqa: T201  # a command line prints
         return
     for key, value in told.items():
-        print(f"{key:<22}{value if not isinstance(value, float) else f'{value:8.3f}'}")  # noqa: T201
-    print("Not for diagnosis; trained on synthetic data.")  # noqa: T201
+        print(f"{key:<22}{value if not isinstance(value, float) else f'{value:8.3f}'}")  # noqa: T201  # the answer
+    print("Not for diagnosis; trained on synthetic data.")  # noqa: T201  # the answer
 
 
 def _null(value: Any) -> Any:
-    from training.evaluation.training_report import without_nan  # noqa: PLC0415
+    from training.evaluation.training_report import without_nan  # noqa: PLC0415  # heavy: only for work
 
     return without_nan(value)
 
@@ -152,8 +152,8 @@ class Evaluation:
     """One model on the tiers that were asked for."""
 
     def __init__(self, asked: Asked, console: Console) -> None:
-        from training.evaluation.network_in import Network  # noqa: PLC0415
-        from training.evaluation.threshold import HuThreshold  # noqa: PLC0415
+        from training.evaluation.network_in import Network  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.threshold import HuThreshold  # noqa: PLC0415  # heavy: only for work
 
         self.asked = asked
         self.console = console
@@ -163,7 +163,7 @@ class Evaluation:
 
     def told(self, letter: Tier) -> dict[str, Any]:
         """The figures that are printed; with a report, the other tiers are evaluated as well."""
-        from training.evaluation import account  # noqa: PLC0415
+        from training.evaluation import account  # noqa: PLC0415  # heavy: only for work
 
         if letter is Tier.S or self.asked.report is not None:
             self.outcomes["S"] = self.tier_s()
@@ -177,10 +177,10 @@ class Evaluation:
 
     def tier_s(self) -> Outcome:
         """Fresh phantoms of the seed."""
-        from training.cli import cache_dir  # noqa: PLC0415
-        from training.data.cache_out import Cached  # noqa: PLC0415
-        from training.evaluation.fresh import FreshPhantoms  # noqa: PLC0415
-        from training.phantom.atlas_in import load_atlas  # noqa: PLC0415
+        from training.cli import cache_dir  # noqa: PLC0415  # heavy: only for work
+        from training.data.cache_out import Cached  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.fresh import FreshPhantoms  # noqa: PLC0415  # heavy: only for work
+        from training.phantom.atlas_in import load_atlas  # noqa: PLC0415  # heavy: only for work
 
         cache = self.asked.cache or cache_dir()
         source = FreshPhantoms(self.asked.seed, self.asked.studies, load_atlas(cache))
@@ -188,7 +188,7 @@ class Evaluation:
         return self._run(Cached(source, cache), plan, "fresh phantoms")
 
     def _folder(self, folder: Path, labels: Path | None) -> Outcome:
-        from training.data.folder_in import FolderSource  # noqa: PLC0415
+        from training.data.folder_in import FolderSource  # noqa: PLC0415  # heavy: only for work
 
         source = FolderSource(folder, labels)
         for doubt in source.doubts():
@@ -196,8 +196,8 @@ class Evaluation:
         return self._run(source, self._plan(lambda _entry: {}), f"studies in {folder.name}")
 
     def _plan(self, tags: Any) -> Plan:
-        from training.evaluation.robustness import shifts  # noqa: PLC0415
-        from training.evaluation.tiers import Plan  # noqa: PLC0415
+        from training.evaluation.robustness import shifts  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.tiers import Plan  # noqa: PLC0415  # heavy: only for work
 
         full = self.asked.report is not None
         return Plan(
@@ -213,14 +213,14 @@ class Evaluation:
     def _slow(self) -> tuple[Reader, ...]:
         if self.asked.blast_ct is None:
             return ()
-        from training.evaluation.blast_in import BlastCt  # noqa: PLC0415
+        from training.evaluation.blast_in import BlastCt  # noqa: PLC0415  # heavy: only for work
 
         return (BlastCt(self.asked.blast_ct),)
 
     def gradients(self) -> nn.Module | None:
         """The graph in PyTorch, or None where it cannot be followed."""
-        from training.explaining.onnx_graph import NotExplainable  # noqa: PLC0415
-        from training.explaining.subject import subject_of_onnx  # noqa: PLC0415
+        from training.explaining.onnx_graph import NotExplainable  # noqa: PLC0415  # heavy: only for work
+        from training.explaining.subject import subject_of_onnx  # noqa: PLC0415  # heavy: only for work
 
         try:
             return subject_of_onnx(self.asked.model).network
@@ -231,7 +231,7 @@ class Evaluation:
             return None
 
     def _run(self, source: Source, plan: Plan, name: str) -> Outcome:
-        from training.evaluation.tiers import evaluate as every  # noqa: PLC0415
+        from training.evaluation.tiers import evaluate as every  # noqa: PLC0415  # heavy: only for work
 
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console) as bars:
@@ -248,9 +248,9 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """`<model>.evaluation.json`, `.html`, and the card beside them."""
-        from training.evaluation import account  # noqa: PLC0415
-        from training.evaluation.card import card  # noqa: PLC0415
-        from training.evaluation.page import page  # noqa: PLC0415
+        from training.evaluation import account  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.card import card  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.page import page  # noqa: PLC0415  # heavy: only for work
 
         name, point = self.network.name, self.network.thresholds["any"]
         real = {place.name: self._folder(place, None) for place in self.asked.real}
@@ -275,16 +275,16 @@ class Evaluation:
         """What BLAST-CT says of the phantoms themselves; None where it is not given."""
         if self.asked.blast_ct is None:
             return None
-        from training.cli import cache_dir  # noqa: PLC0415
-        from training.evaluation.blast_in import BlastCt  # noqa: PLC0415
-        from training.phantom.atlas_in import load_atlas  # noqa: PLC0415
-        from training.phantom.realism import judged, showpieces, summary  # noqa: PLC0415
+        from training.cli import cache_dir  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.blast_in import BlastCt  # noqa: PLC0415  # heavy: only for work
+        from training.phantom.atlas_in import load_atlas  # noqa: PLC0415  # heavy: only for work
+        from training.phantom.realism import judged, showpieces, summary  # noqa: PLC0415  # heavy: only for work
 
         atlas = load_atlas(self.asked.cache or cache_dir())
         return summary(judged(showpieces(self.asked.seed), atlas, BlastCt(self.asked.blast_ct)))
 
     def _facts(self) -> dict[str, Any]:
-        from training.evaluation.network_in import runtime_version  # noqa: PLC0415
+        from training.evaluation.network_in import runtime_version  # noqa: PLC0415  # heavy: only for work
 
         asked, file = self.asked, self.asked.model.resolve()
         given = [f"--seed {asked.seed} --studies {asked.studies}"]

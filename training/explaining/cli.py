@@ -41,8 +41,8 @@ def explain(  # Typer's options are the arguments
 ) -> None:
     """Write the picture and tell the probabilities."""
     from training.evaluation.network_in import Network  # noqa: PLC0415  # PyTorch and the rest, only for work
-    from training.evaluation.reading import LABELS  # noqa: PLC0415
-    from training.explaining.picture import NOTICE, draw  # noqa: PLC0415
+    from training.evaluation.reading import LABELS  # noqa: PLC0415  # heavy: only for work
+    from training.explaining.picture import NOTICE, draw  # noqa: PLC0415  # heavy: only for work
 
     _checked(method or DEFAULT_METHODS, label, LABELS)
     one, network = slice_of(file), Network(model)
@@ -53,12 +53,12 @@ def explain(  # Typer's options are the arguments
     target = out or Path(f"{file.stem}.explained.png")
     told = f"{label}: {probabilities[0, nth]:.2f} (operating point {network.thresholds[label]:.2f})"
     draw(one, heats, told, target)
-    print("\n".join(f"{name:<20}{value:6.3f}" for name, value in zip(LABELS, probabilities[0], strict=True)))  # noqa: T201
+    print("\n".join(f"{name:<20}{value:6.3f}" for name, value in zip(LABELS, probabilities[0], strict=True)))  # noqa: T201  # the answer
     print(f"{target}\n{NOTICE}")  # noqa: T201  # a command line prints
 
 
 def _checked(methods: list[str] | tuple[str, ...], label: str, labels: tuple[str, ...]) -> None:
-    from training.explaining.methods import METHODS  # noqa: PLC0415
+    from training.explaining.methods import METHODS  # noqa: PLC0415  # heavy: only for work
 
     for name in methods:
         if name not in METHODS:
@@ -73,9 +73,9 @@ def slice_of(file: Path) -> Slice:
     Raises:
         BadStudy: it cannot be read, or has no HU or no pixel spacing.
     """
-    from training.data.dicom_in import read_header, read_hu  # noqa: PLC0415
-    from training.data.study import BadStudy, Fault  # noqa: PLC0415
-    from training.explaining.methods import Slice  # noqa: PLC0415
+    from training.data.dicom_in import read_header, read_hu  # noqa: PLC0415  # heavy: only for work
+    from training.data.study import BadStudy, Fault  # noqa: PLC0415  # heavy: only for work
+    from training.explaining.methods import Slice  # noqa: PLC0415  # heavy: only for work
 
     header = read_header(file)
     if header.modality != "CT":
@@ -102,7 +102,7 @@ class _Work:
         self._subject: Subject | None = None
 
     def heat(self, method: str) -> Heat:
-        from training.explaining import methods  # noqa: PLC0415
+        from training.explaining import methods  # noqa: PLC0415  # heavy: only for work
 
         if method == "segmentation":
             channel = self._label - 1 if self._label else None
@@ -115,7 +115,7 @@ class _Work:
 
     @property
     def subject(self) -> Subject:
-        from training.explaining.subject import subject_of_checkpoint, subject_of_onnx  # noqa: PLC0415
+        from training.explaining.subject import subject_of_checkpoint, subject_of_onnx  # noqa: PLC0415  # heavy: only for work
 
         if self._subject is None:
             model, checkpoint = self._files
@@ -123,6 +123,6 @@ class _Work:
         return self._subject
 
     def _logits(self, hu: NDArray[np.float32]) -> NDArray[np.float64]:
-        from training.evaluation.figures import logit  # noqa: PLC0415
+        from training.evaluation.figures import logit  # noqa: PLC0415  # heavy: only for work
 
         return logit(self._network.answers(hu, self._one.spacing_mm)[0][:, self._label])

@@ -70,8 +70,8 @@ def _made(out: Path, seed: int, studies: int, wish: Wish) -> Iterator[dict[str, 
     from rich.progress import Progress  # noqa: PLC0415  # only for work
 
     from training.cli import cache_dir  # noqa: PLC0415  # as above
-    from training.phantom.atlas_in import load_atlas  # noqa: PLC0415
-    from training.phantom.series import plan_series  # noqa: PLC0415
+    from training.phantom.atlas_in import load_atlas  # noqa: PLC0415  # heavy: only for work
+    from training.phantom.series import plan_series  # noqa: PLC0415  # heavy: only for work
 
     plans = [plan_series(seed * SEEDS_APART + nth, wish) for nth in range(studies)]
     with Progress(console=Console(stderr=True), transient=True) as bars:
@@ -86,7 +86,7 @@ def _made(out: Path, seed: int, studies: int, wish: Wish) -> Iterator[dict[str, 
 def _one(out: Path, plan: SeriesPlan, atlas: Any, tell: Any) -> dict[str, Any]:
     """The side file's content; a study that lies there already is not drawn again."""
     from training.phantom.dicom_out import SERIES, TRUTH, is_written, made_with, write_study  # noqa: PLC0415  # as above
-    from training.phantom.series import draw_series  # noqa: PLC0415
+    from training.phantom.series import draw_series  # noqa: PLC0415  # heavy: only for work
 
     name = f"phantom-{plan.seed:06d}"
     series, folder = out / SERIES / name, out / "truth" / name

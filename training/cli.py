@@ -101,6 +101,20 @@ def ablate(  # Typer's options
     run.console.print(f"wrote {run.reports / 'ablation.md'}", highlight=False, soft_wrap=True)
 
 
+@app.command(name="brain-mask")
+def brain_mask(
+    context: typer.Context,
+    epochs: Annotated[int, typer.Option(help="Over 756 slices.", min=1)] = 30,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 7,
+    version: Annotated[int, typer.Option(help="Version folder.", min=1)] = 1,
+) -> None:
+    """Train triton_models/brain_mask, the model that says where the brain is. Some minutes."""
+    from training.brain.run_out import make  # noqa: PLC0415  # heavy: only for work
+
+    run: Run = context.obj()
+    make(epochs, seed, run.models, run.reports, version, run.cache)
+
+
 @app.command(name="demo-heads")
 def demo_heads(context: typer.Context, file: Annotated[Path, typer.Argument(help="The .npz to write.")]) -> None:
     """Render the demo's phantom heads (seeds of their own) into one small file."""

@@ -118,7 +118,9 @@ def _kill(parts: Sequence[Part]) -> None:
 POISON = Fault("planted_poison", "an image that no decoder reads", _nothing, Load(6, (6, 7), positive=0.0, poison=3))
 CALM = Fault("planted_calm", "nothing is wrong", _nothing, SMALL)
 SLOW = Fault("planted_slow", "images wait for their score", _slow, SMALL)
-IN_FLIGHT = Fault("planted_in_flight", "workers die with images in flight", _die_with_images_in_flight, SMALL)
+# More than the slow model scores before a busy machine comes round to the kill.
+LASTING = Load(studies=10, images=(8, 9), rate=20.0, stow=0.2, large=0.1)
+IN_FLIGHT = Fault("planted_in_flight", "workers die with images in flight", _die_with_images_in_flight, LASTING)
 UNACKNOWLEDGED = Fault(
     "planted_unacknowledged", "producers die with images in flight", _die_before_the_acknowledgement, SMALL
 )

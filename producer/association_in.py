@@ -18,7 +18,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from contracts.deadline import Deadline
 from contracts.reasons import Reason
 from contracts.settings import LimitSettings
-from producer.late_words_in import PatientStateMachine
+from producer.late_words_in import PatientAssociation, PatientStateMachine
 from producer.memory import Budget
 from producer.messages_in import GuardedMessages
 from producer.places import Places
@@ -147,6 +147,7 @@ class GuardedHandler(RequestHandler):
         self._association = assoc = super()._create_association()
         share = guards.budget.of(self.client_address[0])
         assoc.dimse = GuardedMessages(assoc, guards.largest_bytes, guards.limits, share, guards.refused)
+        assoc.__class__ = PatientAssociation  # pynetdicom makes both itself
         assoc.dul.state_machine.__class__ = PatientStateMachine
         assoc.dul.daemon = True  # a peer that trickles does not keep a process from its end
         _guard_socket(assoc, self.request, guards, self._by)

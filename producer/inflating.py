@@ -28,7 +28,7 @@ def _inflate(view: memoryview, limit: int, take: Take) -> bytes:
     machine, grown = zlib.decompressobj(-zlib.MAX_WBITS), BytesIO()
     for at in range(0, len(view), FEED_BYTES):
         waiting: bytes | memoryview = view[at : at + FEED_BYTES]
-        while waiting:
+        while waiting and not machine.eof:  # at the end of the stream the tail stays as it was, whatever is asked
             piece = machine.decompress(waiting, GROW_BYTES)
             take(len(piece))
             grown.write(piece)

@@ -3,13 +3,14 @@
 The peer broke the association, or left, while our answer was on its way to the network thread: PS3.8 table 9-10 knows
 no transition for that pair, and pynetdicom's network thread dies of it. Here the word is dropped, as nobody hears it.
 
-An exception out of the library (a presentation context with an even ID, for one: PS3.8 9.3.2.2) would end the network
-thread, and the connection would keep its place until the timeout. Here it is ended at once.
+An exception out of the library (a presentation context with an even ID, or without an abstract syntax: PS3.8 9.3.2.2)
+would end the network thread, or the association's own with a word on standard error. Here the connection is ended.
 """
 
 from contextlib import suppress
 from queue import Empty
 
+from pynetdicom.association import Association
 from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 
 from contracts.reasons import Reason
@@ -39,3 +40,15 @@ class PatientStateMachine(StateMachine):
         except Exception:  # noqa: BLE001 (the library takes PDUs apart in there, and has stopped its thread by now)
             self.dul.socket.end(Reason.PROTOCOL)
             self.dul.to_user_queue.put(None)  # whoever waits for the peer's request hears that none will come
+
+
+class PatientAssociation(Association):
+    """Takes the place of an association's own class before its thread begins."""
+
+    def run(self) -> None:
+        """As the library's; what breaks it ends the connection."""
+        try:
+            super().run()
+        except Exception:  # noqa: BLE001 (the library negotiates in there; handlers of ours have their own guard)
+            self.dul.socket.end(Reason.PROTOCOL)
+            self.kill()

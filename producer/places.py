@@ -3,8 +3,8 @@
 A connection waits until it has asked for something, and then is busy. Waiting costs us little, so nobody is turned away
 at first: over the limit the one that waited longest, of the address with most of them, gives way. Real peers ask within
 milliseconds. Busy ones are counted altogether, for each address, and for each calling title at one address. One address
-alone may have its limit; the fewer seats are free, the less the next may have (a dynamic threshold: Choudhury and
-Hahne, IEEE/ACM ToN 1998), so that two greedy ones together do not take everything.
+alone may have its limit; beside others, its limit's share of the seats that they leave (a dynamic threshold: Choudhury
+and Hahne, IEEE/ACM ToN 1998), so that two greedy ones together do not take everything.
 """
 
 import threading
@@ -89,11 +89,10 @@ class Places:
     def _room(self, address: str, title: str) -> bool:
         busy = [place for place in self._taken.values() if place.busy]
         here = [place for place in busy if place.address == address]
-        free = self._seats.busy - len(busy)
+        left = self._seats.busy - (len(busy) - len(here))  # by the others
         return (
-            free > 0
-            and len(here) < self._seats.per_address
-            and len(here) * (self._seats.busy - self._seats.per_address) < self._seats.per_address * free
+            len(here) < left
+            and len(here) * self._seats.busy < self._seats.per_address * left
             and sum(place.title == title for place in here) < self._seats.per_title
         )
 

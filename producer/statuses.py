@@ -5,13 +5,13 @@ outcome                 status    meaning in PS3.4 table B.2-1
 ======================  ========  ==========================================================================
 stored, duplicate       0x0000    success: scan and ``arrived`` acknowledged by every in-sync replica
 broker, store away      0xA700    refused: out of resources; the sender may send again
-memory, disk or buffer   0xA700    refused: out of resources
+memory, disk or buffer  0xA700    refused: out of resources
 too many, too slow      0xA700    refused: out of resources; most of these never get as far as a status
 SOP class or instance   0xA900    error: data set does not match SOP class
 other study (STOW)      0xA901    same family: the data set does not match the request
 unreadable, no UIDs     0xC000    error: cannot understand
 nested or split too far 0xC000    error: cannot understand
-larger than a limit      0xC000    error: the same bytes are refused for ever; 0xA700 would have them sent for ever
+larger than a limit     0xC000    error: the same bytes are refused for ever; 0xA700 would have them sent for ever
 not on a list           0x0124    refused: not authorised (PS3.7 C.5.25); C-STORE peers never get that far
 ======================  ========  ==========================================================================
 """

@@ -46,7 +46,7 @@ def all_samples() -> tuple[Sample, ...]:
 def heads() -> tuple[Sample, ...]:
     """One slice in several transfer syntaxes, and an enhanced multi-frame object."""
     plain = [head_ct(syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)]
-    packed = [_compressed(syntax) for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless)]
+    packed = [compressed_ct(syntax) for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless)]
     deflated = head_ct(DeflatedExplicitVRLittleEndian)
     named = zip(
         ["explicit", "implicit", "big", "deflated", "rle", "jpeg-ls", "jpeg-2000", "enhanced"],
@@ -162,7 +162,8 @@ def _placed(number: int) -> Dataset:
     return group
 
 
-def _compressed(transfer_syntax: str) -> bytes:
+def compressed_ct(transfer_syntax: str) -> bytes:
+    """Part 10 bytes of the head's slice in that syntax."""
     image = pydicom.dcmread(BytesIO(head_ct()))
     image.compress(transfer_syntax, generate_instance_uid=False)
     stream = BytesIO()

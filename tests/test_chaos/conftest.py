@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(LIMIT_S))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rig(server_folder: Folder) -> Iterator[RunningRig]:
     """Healthy at the start; a test that strikes it heals it (mark the test ``stack`` and ``kafka``)."""
     try:

@@ -4,6 +4,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import astuple
+from random import Random
 from typing import Any
 
 import pytest
@@ -287,6 +288,13 @@ def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:
     )
     payload = part10(ct(), DeflatedExplicitVRLittleEndian)
     assert refusal(payload[: file_meta(payload).data_set_at] + squeezed) is Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0", bytes(100_000)])
+def test_what_follows_a_deflated_data_set_is_left_alone(behind: bytes) -> None:
+    """Its padding to an even length (PS3.5 A.5), or anything: two MiB, inflated in pieces, are one object."""
+    image = ct(Rows=1024, Columns=1024, PixelData=(Random(1).randbytes(1024) + bytes(64_512)) * 32)
+    assert took(part10(image, DeflatedExplicitVRLittleEndian) + behind).whole
 
 
 def test_sequences_nested_without_end_are_too_complex() -> None:

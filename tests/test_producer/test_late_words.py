@@ -10,6 +10,7 @@ import pytest
 
 from producer.late_words_in import OURS, PatientStateMachine
 from tests.test_producer.conftest import Start
+from tests.test_producer.hostile import pdu
 from tests.test_producer.running import wait_until
 from tests.test_producer.test_hostile_dicom import refused
 
@@ -73,14 +74,22 @@ def test_a_peer_that_breaks_the_association_before_our_answer_costs_no_thread(
     assert died == []
 
 
-@pytest.mark.parametrize("context_id", [0, 2, 254])
+WRONG = {
+    **{f"even ID {number}": CONTEXT[:4] + bytes([number]) + CONTEXT[5:] for number in (0, 2, 254)},
+    "no abstract syntax": CONTEXT[:3] + b"\x19" + CONTEXT[4:8] + CONTEXT[29:],
+    "no transfer syntax": CONTEXT[:3] + b"\x19" + CONTEXT[4:29],
+    "no syntax": CONTEXT[:3] + b"\x04" + CONTEXT[4:8],
+}
+
+
+@pytest.mark.parametrize("context", WRONG.values(), ids=WRONG)
 def test_a_request_that_breaks_the_library_ends_its_connection_at_once(
-    start: Start, tansu: str, monkeypatch: pytest.MonkeyPatch, context_id: int
+    start: Start, tansu: str, monkeypatch: pytest.MonkeyPatch, context: bytes
 ) -> None:
-    """A presentation context with an even ID (PS3.8 9.3.2.2): no thread dies, no place is kept, it is counted."""
+    """A presentation context that PS3.8 9.3.2.2 does not know: no thread dies, no place is kept, it is counted."""
     died: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    wrong = ASSOCIATE.replace(CONTEXT[:5], CONTEXT[:4] + bytes([context_id]))
+    wrong = pdu(0x01, ASSOCIATE[6:].replace(CONTEXT, context))
     with start(tansu) as producer:
         before = threading.active_count()
         for _ in range(5):

@@ -101,8 +101,8 @@ class Polling:
         """The client hands out what it has buffered partition by partition, which can be hundreds of scans of one lane:
         while those flow, the other lane is asked for by itself first. What comes of both is weighed in custody.
         """
-        other = {Lane.ROUTINE: Lane.STAT, Lane.STAT: Lane.ROUTINE}.get(self._flows) if self._flows else None
-        if other is None or not room[other]:
+        other = Lane.STAT if self._flows is Lane.ROUTINE else Lane.ROUTINE
+        if self._flows is None or not room[other]:
             return {}
         active = self._consumer.assignment() - self._consumer.paused()
         flowing = [tp for tp in active if self._lanes[tp.topic] is not other]

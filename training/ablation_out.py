@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.evaluation.training_report import without_nan
@@ -22,24 +22,23 @@ SETS = ("hard", "held_out")  # what is judged: neither trained nor calibrated on
 class Size:
     """How large every trial is. None: as the recipes say. The same of all trials, or they could not be compared."""
 
-    seeds: int
     epochs: int | None = None
     heads: int | None = None  # of the training set
 
 
-def ablated(configs: Sequence[Path], size: Size, run: Run, real_dicom: Path | None) -> list[Trial]:
-    """Every recipe with every seed; writes `ablation.md` and `.json` after each, so that a table is there early."""
+def ablated(configs: Mapping[Path, int], size: Size, run: Run, real_dicom: Path | None) -> list[Trial]:
+    """Every recipe with its number of seeds; writes `ablation.md` and `.json` after each fit."""
     trials: list[Trial] = []
     tables: dict[str, dict[str, SliceTable]] = {}
-    for config in configs:
+    for config, seeds in configs.items():
         recipe = sized(load_recipe(config), size)
-        for nth in range(size.seeds):
+        for nth in range(seeds):
             fit = dataclasses.replace(recipe.fit, seed=recipe.fit.seed + nth)
             one = Run(dataclasses.replace(recipe, fit=fit), run.cache, run.models, run.reports, run.console, config)
             one.tables = tables.setdefault(str(recipe.sets), {})
             run.console.print(f"{config.stem}, seed {fit.seed}")
             trials.append(_trial(one, config.stem, real_dicom))
-            _write(trials, size, run)
+            _write(trials, max(configs.values()), size, run)
     return trials
 
 
@@ -69,9 +68,9 @@ def _trial(run: Run, option: str, real_dicom: Path | None) -> Trial:
     return Trial(option, run.settings.seed, json.loads(kept.read_text("utf-8")))
 
 
-def _write(trials: Sequence[Trial], size: Size, run: Run) -> None:
+def _write(trials: Sequence[Trial], seeds: int, size: Size, run: Run) -> None:
     words = (
-        f"Each recipe of `training/configs/` fitted with {size.seeds} seeds"
+        f"Each recipe of `training/configs/` fitted with up to {seeds} seeds"
         f"{'' if size.epochs is None else f', {size.epochs} epochs'}"
         f"{'' if size.heads is None else f', {size.heads} training heads'}; mean (lowest–highest) over the seeds. "
         "Operating points are those of each fit's own validation. Phantoms do not predict real scans: read the spread."

@@ -27,6 +27,15 @@ RealDicom = Annotated[
 RealPng = Annotated[
     Path | None, typer.Option(envvar="TRIAGE_REAL_PNG", help="Bleed-free 8-bit slices (0…255 HU).", exists=True)
 ]
+Hosts = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TRIAGE_HOSTS",
+        help="Bleed-free real slices (.dcm, 8-bit .png) for the recipe's second fit: bleeds are planted in them.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 
 
 @app.callback()
@@ -38,6 +47,7 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     reports: Annotated[Path | None, typer.Option(help="Where report and card go.")] = None,
     real_dicom: RealDicom = None,
     real_png: RealPng = None,
+    hosts: Hosts = None,
     studies: Annotated[int, typer.Option(help="Fresh studies that the card is made from; 0: no card.", min=0)] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the checkpoint of this recipe.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
@@ -60,6 +70,10 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     context.obj = prepared
     if context.invoked_subcommand is None:
         run = prepared()
+        if hosts is not None:
+            run = run.second(hosts, fresh=fresh)
+        elif run.recipe.hosts is not None:
+            run.console.print("no --hosts: the first fit, on phantoms alone, is all", style="yellow")
         served = run.fitted(fresh=fresh)
         run.exported(served)
         run.evaluated(real_dicom, real_png)
@@ -86,6 +100,9 @@ def ablate(  # Typer's options
     context: typer.Context,
     configs: Annotated[list[Path], typer.Argument(help="Recipes: one row each.", exists=True, dir_okay=False)],
     seeds: Annotated[int, typer.Option(help="How many seeds of each.", min=1)] = 3,
+    once: Annotated[
+        list[Path] | None, typer.Option(help="One more recipe, with one seed.", exists=True, dir_okay=False)
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every fit, instead of the recipes'.", min=1)] = None,
     heads: Annotated[int | None, typer.Option(help="To train on, instead of the recipes'.", min=1)] = None,
     real_dicom: RealDicom = None,
@@ -95,7 +112,8 @@ def ablate(  # Typer's options
 
     run: Run = context.obj()
     try:
-        ablated(configs, Size(seeds, epochs, heads), run, real_dicom)
+        rows = dict.fromkeys(configs, seeds) | {one: 1 for one in once or () if one not in configs}
+        ablated(rows, Size(epochs, heads), run, real_dicom)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="CONFIGS") from fault
     run.console.print(f"wrote {run.reports / 'ablation.md'}", highlight=False, soft_wrap=True)

@@ -1,4 +1,7 @@
-"""Real bleed-free scans that a user may have at hand: read for counting false alarms, never copied, never required."""
+"""Real bleed-free scans that a user may have at hand: to count false alarms on, or to plant bleeds in.
+
+Never copied, never required.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+
+from training.phantom.hosts import Host, host_of, restored
 
 ASSUMED_PNG_MM = 0.45  # 8-bit exports carry no spacing; a head fills 512 pixels at about this pitch
 
@@ -31,4 +36,17 @@ def read_png_folder(folder: Path) -> list[tuple[NDArray[np.float32], float]]:
     for file in sorted(folder.glob("*.png")):
         grey = np.asarray(Image.open(file).convert("L"), np.float32)
         found.append((np.where(grey == 0, -5.0, grey), ASSUMED_PNG_MM))
+    return found
+
+
+def read_hosts(folder: Path) -> list[Host]:
+    """The DICOM slices and 8-bit pictures of a folder, to plant bleeds in.
+
+    Raises:
+        ValueError: there is none.
+    """
+    pictures = [(restored(hu, pitch_mm), pitch_mm) for hu, pitch_mm in read_png_folder(folder)]
+    found = [host_of(hu, pitch_mm) for hu, pitch_mm in [*read_dicom_folder(folder), *pictures]]
+    if not found:
+        raise ValueError(f"{folder}: holds no .dcm and no .png to plant bleeds in")
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from training.fit.options import Count, FitSettings, Share, Some
+from training.fit.options import Count, FitSettings, NotNegative, Positive, Share, Some
 
 GENERATOR_VERSION = 4  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
@@ -52,6 +52,23 @@ class RealData:
 
 
 @dataclass(frozen=True)
+class HostSet:
+    """A second fit, from the first one's weights: the train set and pictures of real bleed-free slices together.
+
+    Which slices is said by whoever trains (`--hosts`); without them the first fit is all.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    first_seed: Some
+    pictures: Count  # drawn from the hosts in turn
+    lesion_share: Share  # of them get a bleed of their own
+    least_contrast_hu: NotNegative  # phantom slices whose lesion differs less from the brain around it are left out
+    epochs: Count
+    learning_rate: Positive
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything `triage train` needs."""
 
@@ -62,6 +79,7 @@ class Recipe:
     sets: dict[str, SliceSet]
     fit: FitSettings
     data: RealData | None = None
+    hosts: HostSet | None = None
     variant: str = ""  # of which base this is an experiment: its products never go where the base's go
 
 

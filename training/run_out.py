@@ -43,8 +43,10 @@ from training.fit.start_out import absolute, made, started, teacher_of
 from training.networks.student import Served
 from training.onnx_in import OnnxModel, score_table
 from training.phantom.atlas_in import Atlas, load_atlas
+from training.phantom.hosts import hosted
 from training.phantom.render import LABELS
-from training.real_in import read_dicom_folder, read_png_folder
+from training.phantom.visible import visible
+from training.real_in import read_dicom_folder, read_hosts, read_png_folder
 from training.recipe import RealData, Recipe
 from training.recipe_in import load_recipe
 from training.serving.export_out import parameters_of, publish
@@ -54,6 +56,7 @@ SPLIT_SEED = 0  # of real data: the same patients are held out whatever seed a f
 CALIBRATION_BATCH = 16
 CARD_SEED = 0  # of `triage evaluate`: what its default is
 SHOWN_SLICES = 30  # in the report's contact sheet
+PLANTED_PICTURES, PLANTED_SHARE, PLANTED_SEED = 240, 0.5, 5_900_000  # of the real scan without a bleed
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Run:
     console: Console
     config: Path
     tables: dict[str, SliceTable] = field(default_factory=dict)
+    planted: SliceTable | None = None  # real slices with bleeds of ours: learned from beside the set train
 
     @property
     def model_dir(self) -> Path:
@@ -82,7 +86,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Named by sets and settings: another recipe never goes on from it."""
         data = None if self.recipe.data is None else asdict(self.recipe.data)
-        told = json.dumps([self.recipe.sets["train"].key, asdict(self.settings), data], sort_keys=True)
+        parts: list[Any] = [self.recipe.sets["train"].key, asdict(self.settings), data]
+        if self.planted is not None:
+            drawn = hashlib.sha256(self.planted.hu.tobytes() + self.planted.bits.tobytes()).hexdigest()
+            parts += [drawn, None if self.recipe.hosts is None else asdict(self.recipe.hosts)]
+        told = json.dumps(parts, sort_keys=True)
         return self.cache / "fits" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.pt"
 
     def atlas(self) -> Atlas:
@@ -125,6 +133,25 @@ class Run:
         self._keep(done)
         return done
 
+    def second(self, hosts: Path, *, fresh: bool = False) -> Run:
+        """What the recipe says of real slices to plant bleeds in, begun with the weights of this fit."""
+        wanted = self.recipe.hosts
+        if wanted is None:
+            raise Unfit("--hosts: the recipe has no table [hosts] that says what is made of them")
+        self.trained(fresh=fresh)
+        planted = hosted(read_hosts(hosts), wanted.pictures, wanted.lesion_share, wanted.first_seed)
+        settings = dataclasses.replace(
+            self.recipe.fit,
+            start_from=str(self.checkpoint),
+            epochs=wanted.epochs,
+            learning_rate=wanted.learning_rate,
+            teacher="",
+            pretrain="none",
+        )
+        recipe = dataclasses.replace(self.recipe, fit=settings)
+        tables = {**self.tables, "train": visible(self.table("train"), wanted.least_contrast_hu)}
+        return dataclasses.replace(self, recipe=recipe, tables=tables, planted=planted)
+
     def _teacher(self, told: str) -> str:
         """A recipe's teacher is trained first, or found where it was trained before."""
         if not told.endswith(".toml"):
@@ -138,9 +165,14 @@ class Run:
     def slices(self, part: str) -> Slices:
         """What is learned from, or validated and calibrated on: phantoms, and the recipe's real data."""
         data = self.recipe.data
-        drawn = [] if data is not None and not data.phantoms else [TableSlices(self.table(part))]
-        real = [] if data is None else [self._real(data, part)]
-        return Joined([*drawn, *real]) if len(drawn + real) > 1 else (drawn + real)[0]
+        parts: list[TableSlices | SliceDataset] = []
+        if data is None or data.phantoms:
+            parts.append(TableSlices(self.table(part)))
+        if part == "train" and self.planted is not None:
+            parts.append(TableSlices(self.planted))
+        if data is not None:
+            parts.append(self._real(data, part))
+        return Joined(parts) if len(parts) > 1 else parts[0]
 
     def _real(self, data: RealData, part: str) -> SliceDataset:
         beside = self.config.parent
@@ -208,7 +240,10 @@ class Run:
     def exported(self, served: Served) -> None:
         """Write model.onnx, what is declared of it, and both Triton configurations with its operating points."""
         spec = dataclasses.replace(HEAD_CT_LESION, name=self.recipe.name)
-        parity = publish(served, spec, parameters_of(self.calibration), self.models)
+        parameters = parameters_of(self.calibration)
+        if self.planted is not None:
+            parameters["trained_on"] = f"synthetic bleeds, in phantoms and in {self._hosts()} real slices without any"
+        parity = publish(served, spec, parameters, self.models)
         self.console.print(f"exported {self.model_dir / '1' / 'model.onnx'}; {parity}")
 
     def evaluated(self, real_dicom: Path | None, real_png: Path | None) -> dict[str, Any]:
@@ -229,12 +264,18 @@ class Run:
             curves[f"{name}: HU threshold"] = (truth, area)
             if name == "hard":
                 self._draw_sheet(table, probabilities[:, 0], masks)
+        if real_dicom is not None:
+            table = hosted(read_hosts(real_dicom), PLANTED_PICTURES, PLANTED_SHARE, PLANTED_SEED)
+            figures["synthetic"]["planted"] = judge(table, *score_table(model, table), thresholds, blood_from_hu)
         if "series" in self.recipe.sets:
             table = self.table("series")
             figures["series"] = judge_series(table, score_table(model, table)[0], thresholds)
         figures["real"] = _false_alarms(model, real_dicom, real_png)
         self._write(figures, curves)
         return figures
+
+    def _hosts(self) -> int:
+        return 0 if self.planted is None else len(np.unique(self.planted.head))
 
     def _draw_sheet(self, table: SliceTable, any_probability: Any, masks: Any) -> None:
         rows = np.random.default_rng(0).permutation(np.flatnonzero(table.labels[:, 0] != 0.5))[:SHOWN_SLICES]
@@ -262,7 +303,8 @@ class Run:
         return {
             "model": self.recipe.name,
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "command": f"triage train --config training/configs/{self.config.name}",
+            "command": f"triage train --config training/configs/{self.config.name}"
+            f"{'' if self.planted is None else ' --hosts DIR'}",
             "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread used",
             "seed": self.settings.seed,
@@ -273,6 +315,8 @@ class Run:
             "onnx_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             "training_slices": train.heads * train.slices_per_head,
             "training_heads": train.heads,
+            "planted_slices": 0 if self.planted is None else len(self.planted.hu),
+            "hosts": self._hosts(),
             "false_alarm_share": self.recipe.false_alarm_share,
         }
 

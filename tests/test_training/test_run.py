@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -13,8 +14,10 @@ from contracts.errors import TriageError
 from tests.test_training.data_cases import write_folder, write_rsna
 from training.cli import app
 from training.demo_out import FIRST_SEED, STEPS_HU, _coarse, _suitable
+from training.fit.data import Unfit
 from training.onnx_in import OnnxModel
 from training.phantom.atlas_in import Atlas
+from training.phantom.hosts import inside_of
 from training.recipe_in import load_recipe
 from training.run_out import Run
 
@@ -86,24 +89,33 @@ def test_a_run_ends_with_a_card_from_studies_of_its_own(produced: Path) -> None:
 
 
 def test_recipes_are_compared_over_seeds_and_nothing_is_fitted_twice(produced: Path) -> None:
-    """Two recipes with two seeds make a row each with its range; a second call trains nothing."""
+    """Two recipes with two seeds and one with one make a row each; a second call trains nothing."""
+    (produced / "cold.toml").write_text('base = "tiny.toml"\nfit.weight_decay = 0.1\n', "utf-8")
     (produced / "warm.toml").write_text('base = "tiny.toml"\nfit.warm_up = 0.5\n', "utf-8")
     told = ["--config", "tiny.toml", "--cache", "cache", "--reports", "reports", "ablate", "tiny.toml", "warm.toml"]
     absolute = [str(produced / part) if nth not in {0, 2, 4, 6} else part for nth, part in enumerate(told)]
     times = []
     for _ in range(2):
-        done = CliRunner().invoke(app, [*absolute, "--seeds", "2"], catch_exceptions=False)
+        done = CliRunner().invoke(
+            app, [*absolute, "--seeds", "2", "--once", str(produced / "cold.toml")], catch_exceptions=False
+        )
         assert done.exit_code == 0, done.output
         fits = (produced / "cache" / "fits").glob("*.pt")
         times.append({file.name: file.stat().st_mtime_ns for file in fits})
-    assert len(times[0]) == 4
+    assert len(times[0]) == 5
     assert times[0] == times[1]
     lines = (produced / "reports" / "ablation.md").read_text("utf-8").splitlines()
-    rows = [line for line in lines if line.startswith(("| tiny | 2 |", "| warm | 2 |"))]
-    assert len(rows) == 2
+    rows = [line for line in lines if line.startswith(("| tiny | 2 |", "| warm | 2 |", "| cold | 1 |"))]
+    assert len(rows) == 3
     assert all("–" in row for row in rows)
     figures = json.loads((produced / "reports" / "ablation.json").read_text("utf-8"))["trials"]
-    assert [(one["option"], one["seed"]) for one in figures] == [("tiny", 1), ("tiny", 2), ("warm", 1), ("warm", 2)]
+    assert [(one["option"], one["seed"]) for one in figures] == [
+        ("tiny", 1),
+        ("tiny", 2),
+        ("warm", 1),
+        ("warm", 2),
+        ("cold", 1),
+    ]
     assert all(0 <= one["held_out.auc"] <= 1 for one in figures)
 
 
@@ -196,3 +208,27 @@ def test_the_shipped_demo_head_is_what_its_seed_renders(atlas: Atlas) -> None:
         shipped = stored["head_0"]
     differs = np.abs(shipped.astype(int) - _coarse(slices.hu)) > 0
     assert differs.mean() < 0.002, STEPS_HU  # another machine's rounding may cross a step
+
+
+def test_a_second_fit_learns_from_bleeds_planted_in_real_slices(produced: Path) -> None:
+    """It starts with the first fit's weights, on its slices and the hosts'; the graph says what it was trained on."""
+    host = produced / "hosts"
+    host.mkdir()
+    run = experiment(
+        produced,
+        "hosted",
+        "[hosts]\nfirst_seed = 1\npictures = 8\nlesion_share = 0.5\n"
+        "least_contrast_hu = 0.0\nepochs = 1\nlearning_rate = 1e-3",
+    )
+    brains = [plane for plane in run.table("hard").hu if inside_of(plane.astype(np.float32), 1.1) is not None]
+    Image.fromarray(np.clip(brains[0], 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(host / "a.png")
+    second = run.second(host)
+    assert run.checkpoint.exists()
+    assert len(second.slices("train")) == len(run.slices("train")) + 8
+    assert len(second.slices("validation")) == len(run.slices("validation"))
+    assert second.checkpoint != run.checkpoint
+    second.exported(second.fitted())
+    metadata = OnnxModel(produced / "models" / "head_ct_lesion" / "1" / "model.onnx").metadata
+    assert metadata["trained_on"] == "synthetic bleeds, in phantoms and in 1 real slices without any"
+    with pytest.raises(Unfit, match=r"no table \[hosts\]"):
+        experiment(produced, "hostless", "").second(host)

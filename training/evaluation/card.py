@@ -18,7 +18,7 @@ AGREEMENT = (
     " that very rule; figures of images are of single slices."
 )
 LIMITS = (
-    "It has only seen phantoms. Phantom figures do not predict figures on patients.",
+    "It has never seen a bleed of a patient's, only drawn ones. Phantom figures do not predict figures on patients.",
     "Probabilities are calibrated on phantoms with their share of lesions. Among patients they are too high.",
     "Chronic (dark) subdurals, ischaemia, fractures, and bleeding outside the brain's coverings are not its findings.",
     "Children, contrast-enhanced, coronal and sagittal images are out of scope; scoring refuses what it recognises.",
@@ -67,9 +67,18 @@ def _facts(account: Mapping[str, Any]) -> list[str]:
         "| input | `HU` FP16 [N, rows, columns] at native size, `PIXEL_SPACING` FP32 [N, 2] in mm |",
         "| output | `PROBABILITIES` FP32 [N, 6]; `SEGMENTATION` FP32 [N, 5, S, S] |",
         f"| operating points | {points} |",
-        "| training data | phantoms made by `training/phantom/`; no patient data |",
+        f"| training data | {_trained_on(account['run']['trained_on'])} |",
         "",
     ]
+
+
+def _trained_on(told: str) -> str:
+    """What the model says of itself; of our own models more is known."""
+    if told == "synthetic":
+        return "phantoms made by `training/phantom/`; no patient data"
+    if told.startswith("synthetic"):
+        return f"{told} (`training/phantom/`); whose slices: `docs/training.md`"
+    return told or "not said"
 
 
 def _labelled(letter: str, title: str, told: Mapping[str, Any] | None) -> list[str]:

@@ -298,6 +298,7 @@ class Evaluation:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "command": " ".join(["triage evaluate", *given, "--report DIR"]),
             "commit": _commit(),
+            "trained_on": self.network.trained_on,
             "runtime": runtime_version(),
         }
 

@@ -37,6 +37,7 @@ class Network:
         self.file = file
         self.name = name
         self.model = _opened(file)
+        self.trained_on = self.model.metadata.get("trained_on", "")
         self.grid = _grid(file, self.model.metadata)
         self.thresholds: Mapping[str, float] = _thresholds(file, self.model.metadata)
 

@@ -31,6 +31,7 @@ def markdown(figures: dict[str, Any]) -> str:
     for name, title in (
         ("hard", "Hard phantoms, unseen seeds"),
         ("held_out", "Unseen lesion kinds and scanner family"),
+        ("planted", "Real slices of one bleed-free scan (`--real-dicom`), with bleeds of ours planted in half of them"),
     ):
         if name in figures["synthetic"]:
             lines += _set_lines(title, figures["synthetic"][name])
@@ -42,7 +43,8 @@ def markdown(figures: dict[str, Any]) -> str:
 
 def _size_line(run: dict[str, Any]) -> str:
     size = f"parameters: {run['parameters']:,}; ONNX {run['onnx_bytes'] / 1e6:.2f} MB"
-    return f"- {size}; training slices {run['training_slices']} of {run['training_heads']} heads"
+    hosts = f", then {run['planted_slices']} pictures of {run['hosts']} real slices as well" if run["hosts"] else ""
+    return f"- {size}; training slices {run['training_slices']} of {run['training_heads']} phantom heads{hosts}"
 
 
 def _threshold_line(thresholds: dict[str, float], share: float) -> str:

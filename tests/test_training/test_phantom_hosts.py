@@ -1,0 +1,118 @@
+"""Bleeds planted into slices that have none; the slices here are bleed-free phantoms, no patient's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.phantom.atlas_in import Atlas
+from training.phantom.hosts import AIR_HU, FAT_HU, Host, host_of, hosted, inside_of, restored
+from training.phantom.plan import plan_head
+from training.phantom.render import render
+from training.phantom.scanner import TRAIN_FAMILIES, plan_scanner
+from training.phantom.visible import contrast_hu, visible
+from training.real_in import read_hosts
+from training.slices_out import SLICE_SHAPE
+
+PITCH_MM = 0.8
+
+
+@pytest.fixture(scope="module")
+def slices(atlas: Atlas) -> NDArray[np.float32]:
+    """Through the eyes, the ventricles and the vertex."""
+    scanner = plan_scanner(3, TRAIN_FAMILIES)
+    return render(atlas, plan_head(3), (), scanner, (10.0, 25.0, 45.0), shape=(288, 288), pitch_mm=PITCH_MM).hu
+
+
+@pytest.fixture(scope="module")
+def hosts(slices: NDArray[np.float32]) -> list[Host]:
+    """As they are read."""
+    return [host_of(hu, PITCH_MM) for hu in slices]
+
+
+def test_the_brain_of_a_slice_is_found(hosts: list[Host]) -> None:
+    """Large, within the skull, of the density of brain; water and air have none."""
+    for host in hosts:
+        assert host.hu.shape == SLICE_SHAPE
+        assert host.inside is not None
+        assert 60 < host.inside.sum() * host.pitch_mm**2 / 100 < 250  # cm²
+        assert 15 < np.median(host.hu[host.inside]) < 45
+    for hu in (0.0, AIR_HU):
+        assert inside_of(np.full(SLICE_SHAPE, hu, np.float32), 1.0) is None
+
+
+def test_a_planted_bleed_is_where_its_mask_says(hosts: list[Host]) -> None:
+    """Brighter within the mask, the host elsewhere but for a dark rim; labels are those of the masks."""
+    table = hosted(hosts, 60, 1.0, 5)
+    kinds = set(table.kinds.tolist())
+    assert {"intraparenchymal", "subdural_epidural"} <= kinds
+    masks = table.masks()
+    for nth in range(len(table.hu)):
+        host = hosts[nth % len(hosts)]
+        assert host.inside is not None
+        mask = masks[nth].any(0)
+        if not mask.any():
+            continue
+        assert not (mask & ~host.inside).any()
+        change = table.hu[nth] - np.clip(host.hu, -1024, 3071)
+        assert change[mask].mean() > 5
+        assert np.abs(change[~host.inside]).max() <= 15
+    present = table.labels[:, 0] == 1
+    assert present.mean() > 0.7
+    assert not (present & ~masks.any((1, 2, 3))).any()
+
+
+def test_hosts_that_get_no_bleed_stay_as_they_are(hosts: list[Host]) -> None:
+    """Real negatives; and the same seed gives the same pictures."""
+    clean = hosted(hosts, 6, 0.0, 5)
+    assert not clean.labels.any()
+    assert all((clean.hu[nth] == np.round(np.clip(hosts[nth % 3].hu, -1024, 3071))).all() for nth in range(6))
+    again, other = hosted(hosts, 9, 0.5, 5), hosted(hosts, 9, 0.5, 6)
+    assert (hosted(hosts, 9, 0.5, 5).hu == again.hu).all()
+    assert (again.hu != other.hu).any()
+
+
+def test_slices_without_a_brain_are_no_hosts() -> None:
+    """A folder of chests would teach nothing: it is refused."""
+    with pytest.raises(ValueError, match="no slice with a brain"):
+        hosted([host_of(np.full((64, 64), 40, np.float32), 3.0)], 4, 0.5, 1)
+
+
+def test_an_8_bit_picture_gets_its_air_fat_and_bone_again(slices: NDArray[np.float32]) -> None:
+    """What was clipped to 0…255 is told by where it lies; brain keeps its density."""
+    hu = slices[1]
+    told = restored(np.clip(hu, 0, 255), PITCH_MM)
+    assert (told[:4] == AIR_HU).all()
+    assert told.max() > 500
+    brain = inside_of(hu, PITCH_MM)
+    assert brain is not None
+    assert np.abs(told[brain] - np.clip(hu[brain], 0, 255)).max() < 1
+    assert (told == FAT_HU).mean() < 0.2
+
+
+def test_a_folder_is_read_whatever_it_holds(slices: NDArray[np.float32], tmp_path: Path) -> None:
+    """Pictures as they come; an empty folder is named."""
+    with pytest.raises(ValueError, match=r"no \.dcm and no \.png"):
+        read_hosts(tmp_path)
+    Image.fromarray(np.clip(slices[0], 0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    (found,) = read_hosts(tmp_path)
+    assert found.hu.shape == SLICE_SHAPE
+
+
+def test_slices_whose_lesion_nobody_could_see_are_left_out(hosts: list[Host]) -> None:
+    """By its density against the brain around it, brighter or darker; slices without a lesion stay."""
+    brain = np.full((60, 60), 35, np.int16)
+    mask = np.zeros((60, 60), bool)
+    mask[20:35, 20:35] = True
+    for hu, told in ((60, 25), (38, 3), (10, -25)):
+        assert contrast_hu(np.where(mask, hu, brain).astype(np.int16), mask) == told
+    assert contrast_hu(np.where(mask, 500, brain).astype(np.int16), mask) == 0.0
+    table = hosted(hosts, 40, 0.6, 2)
+    clean = int((table.labels[:, 0] != 1).sum())
+    assert len(visible(table, 0.0).hu) == 40
+    some, none = visible(table, 20.0), visible(table, 1e4)
+    assert clean < len(some.hu) < 40
+    assert len(none.hu) == clean
+    assert not (none.labels[:, 0] == 1).any()

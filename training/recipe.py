@@ -63,6 +63,7 @@ class HostSet:
     first_seed: Some
     pictures: Count  # drawn from the hosts in turn
     lesion_share: Share  # of them get a bleed of their own
+    mimic_share: Share  # how often each kind of mimic is drawn into a picture
     least_contrast_hu: NotNegative  # phantom slices whose lesion differs less from the brain around it are left out
     epochs: Count
     learning_rate: Positive

@@ -139,7 +139,13 @@ class Run:
         if wanted is None:
             raise Unfit("--hosts: the recipe has no table [hosts] that says what is made of them")
         self.trained(fresh=fresh)
-        planted = hosted(read_hosts(hosts), wanted.pictures, wanted.lesion_share, wanted.first_seed)
+        planted = hosted(
+            read_hosts(hosts),
+            wanted.pictures,
+            wanted.lesion_share,
+            wanted.first_seed,
+            mimic_share=wanted.mimic_share,
+        )
         settings = dataclasses.replace(
             self.recipe.fit,
             start_from=str(self.checkpoint),

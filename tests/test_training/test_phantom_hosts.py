@@ -74,6 +74,21 @@ def test_hosts_that_get_no_bleed_stay_as_they_are(hosts: list[Host]) -> None:
     assert (again.hu != other.hu).any()
 
 
+def test_mimics_are_drawn_within_the_brain_and_are_no_lesions(hosts: list[Host]) -> None:
+    """Spots brighter than blood, darker areas, bone at the table: labels stay negative."""
+    table = hosted(hosts, 40, 0.0, 5, mimic_share=0.7)
+    assert not table.labels.any()
+    brightest, darkest = 0.0, 0.0
+    for nth in range(40):
+        host = hosts[nth % len(hosts)]
+        assert host.inside is not None
+        change = table.hu[nth] - np.round(np.clip(host.hu, -1024, 3071))
+        assert not change[~host.inside].any()
+        brightest, darkest = max(brightest, float(change.max())), min(darkest, float(change.min()))
+    assert brightest > 100
+    assert -25 < darkest < -8
+
+
 def test_slices_without_a_brain_are_no_hosts() -> None:
     """A folder of chests would teach nothing: it is refused."""
     with pytest.raises(ValueError, match="no slice with a brain"):

@@ -218,7 +218,7 @@ def test_a_second_fit_learns_from_bleeds_planted_in_real_slices(produced: Path) 
         produced,
         "hosted",
         "[hosts]\nfirst_seed = 1\npictures = 8\nlesion_share = 0.5\n"
-        "least_contrast_hu = 0.0\nepochs = 1\nlearning_rate = 1e-3",
+        "mimic_share = 0.5\nleast_contrast_hu = 0.0\nepochs = 1\nlearning_rate = 1e-3",
     )
     brains = [plane for plane in run.table("hard").hu if inside_of(plane.astype(np.float32), 1.1) is not None]
     Image.fromarray(np.clip(brains[0], 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(host / "a.png")

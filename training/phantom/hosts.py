@@ -73,8 +73,12 @@ def inside_of(hu: Plane, pitch_mm: float) -> Mask | None:
     return inside
 
 
-def hosted(hosts: Sequence[Host], pictures: int, lesion_share: float, seed: int) -> SliceTable:
+def hosted(
+    hosts: Sequence[Host], pictures: int, lesion_share: float, seed: int, *, mimic_share: float = 0.0
+) -> SliceTable:
     """`pictures` of the hosts in turn, that share of them with a lesion; deterministic by seed.
+
+    `mimic_share`: how often each kind of mimic (calcification, infarct, partial volume of the vault) is drawn too.
 
     Raises:
         ValueError: there is no host, or none with enough brain to plant in.
@@ -88,8 +92,13 @@ def hosted(hosts: Sequence[Host], pictures: int, lesion_share: float, seed: int)
         rng = np.random.default_rng([seed, nth, 21])
         host = hosts[nth % len(hosts)]
         plane = host.hu
-        if host.inside is not None and rng.random() < lesion_share:
-            plane, masks[nth] = _planted(host, host.inside, rng)
+        if host.inside is not None:
+            depth = np.asarray(ndimage.distance_transform_edt(host.inside) * host.pitch_mm, np.float32)
+            wants = rng.random(len(MIMICS)) < mimic_share
+            for mimic in (draw for draw, wanted in zip(MIMICS, wants, strict=True) if wanted):
+                plane = plane + mimic(host, depth, rng)
+            if rng.random() < lesion_share:
+                plane, masks[nth] = _planted(Host(plane, host.pitch_mm, host.inside), host.inside, depth, rng)
         hu[nth], pitch_mm[nth] = np.round(np.clip(plane, -1024, 3071)), host.pitch_mm
     labels = np.concatenate([labels_of(masks[at : at + 1], float(pitch_mm[at])) for at in range(pictures)])
     weights = (1 << np.arange(len(CHANNELS), dtype=np.uint8)).reshape(1, -1, 1, 1)
@@ -98,10 +107,9 @@ def hosted(hosts: Sequence[Host], pictures: int, lesion_share: float, seed: int)
     return SliceTable(hu, (masks * weights).sum(1).astype(np.uint8), labels, pitch_mm, heads, kinds)
 
 
-def _planted(host: Host, inside: Mask, rng: Generator) -> tuple[Plane, NDArray[np.bool_]]:
+def _planted(host: Host, inside: Mask, depth: Plane, rng: Generator) -> tuple[Plane, NDArray[np.bool_]]:
     """The host with one lesion, and its masks (C, H, W)."""
     masks = np.zeros((len(CHANNELS), *host.hu.shape), bool)
-    depth = np.asarray(ndimage.distance_transform_edt(inside) * host.pitch_mm, np.float32)
     low = ndimage.gaussian_filter(host.hu, SMOOTH_MM / host.pitch_mm)
     for _ in range(TRIES):
         name = str(rng.choice(list(SHAPES)))
@@ -183,6 +191,34 @@ def _ventricle(host: Host, depth: Plane, rng: Generator) -> tuple[Plane, Plane]:
     return np.clip((22 - smooth) / 8, 0, 1) * _soft(-back, 2.0) * (depth > 22), np.zeros_like(depth)
 
 
+def _calcified(host: Host, depth: Plane, rng: Generator) -> Plane:
+    """One to three small spots far brighter than blood: pineal, choroid plexus, basal ganglia, falx."""
+    added = np.zeros_like(depth)
+    for _ in range(int(rng.integers(1, 4))):
+        rows, columns = _away(host, rng, depth > 12)
+        distance = np.hypot(rows, columns * rng.uniform(0.6, 1.6)) - rng.uniform(1, 4.5)
+        added = np.maximum(added, _soft(distance, rng.uniform(1.5, 4)) * rng.uniform(60, 450))
+    return np.asarray(added * (depth > 0), np.float32)
+
+
+def _infarct(host: Host, depth: Plane, rng: Generator) -> Plane:
+    """An area that is darker, as after a stroke; at its darkest it is fluid."""
+    rows, columns = _away(host, rng, depth > 4)
+    distance = np.hypot(rows, columns * rng.uniform(0.6, 1.6)) - rng.uniform(8, 28) + 3 * _texture(host, rng, 7.0)
+    wanted = _soft(distance, rng.uniform(2, 8)) * rng.uniform(5, 22) * (depth > 0)
+    return np.asarray(-np.minimum(wanted, np.maximum(host.hu - 6, 0)), np.float32)
+
+
+def _vault(_: Host, depth: Plane, rng: Generator) -> Plane:
+    """Bone of a sloping vault that a thick slice holds as well: brightest at the table, on one side more."""
+    middle = np.argwhere(depth > 0).mean(0)
+    rows, columns = np.mgrid[: depth.shape[0], : depth.shape[1]]
+    side = 0.5 + 0.5 * np.cos(np.arctan2(rows - middle[0], columns - middle[1]) - rng.uniform(0, 2 * np.pi))
+    fall = np.exp(-depth / rng.uniform(0.8, 3.0))
+    return np.asarray(rng.uniform(10, 60) * side ** rng.uniform(0, 3) * fall * (depth > 0), np.float32)
+
+
+MIMICS = (_calcified, _infarct, _vault)
 SHAPES: dict[str, Callable[[Host, Plane, Generator], tuple[Plane, Plane]]] = {
     "ball": _ball,
     "layer": _layer,

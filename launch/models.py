@@ -118,12 +118,24 @@ def plan(
     version: Annotated[str, typer.Option(help="Version folder.")] = "1",
     repository: RepositoryOption = DEFAULT_REPOSITORY,
 ) -> None:
-    """Build model.plan from model.onnx on this machine's GPU."""
+    """Build model.plan from model.onnx on this machine's GPU, and compare its answers with the graph's.
+
+    A plan that answers otherwise is thrown away.
+    """
+    graph = repository / name / version / "model.onnx"
     try:
-        built = build_plan(repository / name / version / "model.onnx")
+        told = build_plan(graph, lambda built: _compared(graph, built))
     except ModelRefused as problem:
         _refuse(str(problem))
-    typer.echo(f"Built {built}.")
+    typer.echo(f"Built {graph.with_suffix('.plan')}. {told}.")
+
+
+def _compared(graph: Path, built: Path) -> str:
+    try:
+        from training.serving.plan_call import plan_checked  # noqa: PLC0415  # as above
+    except ModuleNotFoundError:
+        return "It was not compared with its graph: that needs a checkout (triage models verify --triton, from one)"
+    return plan_checked(graph, built)
 
 
 @app.command(name="promote")

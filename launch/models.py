@@ -176,14 +176,17 @@ def compress(
     version: Annotated[int, typer.Option(help="Version folder to start from; 0: the served one.")] = 0,
     heads: Annotated[int, typer.Option(min=4, help="Phantom heads each for calibration and judgement.")] = 20,
     target: Annotated[int, typer.Option(help="Write the chosen candidate as this version; 0: only report.")] = 0,
+    tune_steps: Annotated[
+        int, typer.Option(min=0, help="Of a pruned candidate, towards the original's answers; 120 take half a minute.")
+    ] = 120,
     repository: RepositoryOption = DEFAULT_REPOSITORY,
     reports: Annotated[Path, typer.Option(help="Where table and figures go.")] = Path("training/reports"),
 ) -> None:
-    """Prune, quantise (INT8) and halve (FP16) a version, measure each for speed and accuracy, choose by rule."""
+    """Prune and tune, quantise (INT8) and halve (FP16) a version, measure speed and accuracy, choose by rule."""
     from training.serving.compress_out import compressed  # noqa: PLC0415  # as above
 
     try:
-        typer.echo(compressed(repository / name, version or None, heads, target or None, reports))
+        typer.echo(compressed(repository / name, version or None, heads, target or None, reports, tune_steps))
     except ModelRefused as problem:
         _refuse(str(problem))
 

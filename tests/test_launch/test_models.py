@@ -148,6 +148,8 @@ def test_a_failing_trtexec_leaves_no_plan(model: Path, gpu: Path) -> None:
 
 def test_the_profile_covers_the_largest_batch_of_the_configuration() -> None:
     """max_batch_size 16 and matrices up to 1024 are within the plan's shapes."""
-    command = trtexec_command("trtexec", Path("model.onnx"), Path("model.plan"), read_version(REPOSITORY / "head_ct_lesion" / "1"))
+    command = trtexec_command(
+        "trtexec", Path("model.onnx"), Path("model.plan"), read_version(REPOSITORY / "head_ct_lesion" / "1")
+    )
     assert "--maxShapes=HU:16x1024x1024,PIXEL_SPACING:16x2" in command
     assert PROFILE["opt"] == (8, 512, 512)

@@ -71,10 +71,12 @@ def asking_command(trtexec: str, plan: Path, feed: Feed, files: dict[str, Path],
 
 
 def _read(file: Path) -> Answers:
-    """trtexec's list of {name, dimensions "1x6", values}."""
+    """The list that trtexec writes: {name, dimensions "1x6", values}."""
     try:
         return {
-            one["name"]: np.array(one["values"], np.float32).reshape([int(size) for size in one["dimensions"].split("x")])
+            one["name"]: np.array(one["values"], np.float32).reshape(
+                [int(size) for size in one["dimensions"].split("x")]
+            )
             for one in json.loads(file.read_text("utf-8"))
         }
     except (ValueError, KeyError, TypeError) as problem:  # it writes NaN as C++ does, which is no JSON

@@ -90,6 +90,8 @@ def _through_package(plan: Path) -> Engine:
 
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise ModelRefused("TensorRT could not read its own plan; its messages are above.")
     context = engine.create_execution_context()
     names = [engine.get_tensor_name(nth) for nth in range(engine.num_io_tensors)]
 
@@ -103,7 +105,7 @@ def _through_package(plan: Path) -> Engine:
             held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=kind, device="cuda")
         for name, value in held.items():
             context.set_tensor_address(name, value.data_ptr())
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # untyped in torch
         torch.cuda.synchronize()
         if not context.execute_async_v3(stream.cuda_stream):
             raise ModelRefused("TensorRT could not run the plan; its messages are above.")

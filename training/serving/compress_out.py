@@ -41,7 +41,6 @@ CALIBRATION_SEED, JUDGEMENT_SEED, TUNING_SEED = (
 )  # of no training, validation or evaluation set
 SLICES_PER_HEAD = 4
 PRUNED_SHARES = (0.25, 0.5)
-TUNE_STEPS = 120  # for each share: half a minute of one core
 ROUNDS = 15  # the original and every candidate in turn, so that a busy machine slows all alike
 
 
@@ -55,9 +54,11 @@ class Judged:
 
 
 def compressed(  # which, measured on how many, tuned how long, as what, where to
-    model: Path, version: int | None, heads: int, target: int | None, reports: Path, tune_steps: int = TUNE_STEPS
+    model: Path, version: int | None, heads: int, target: int | None, reports: Path, tune_steps: int
 ) -> str:
     """The report's text; with ``target`` the chosen candidate becomes that version (not yet served).
+
+    ``tune_steps``: of each pruned candidate; 120 take half a minute of one core.
 
     Raises:
         ModelRefused: there is no such version, it takes no HU slices, or ``target`` is there already.

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bench.figure import Figure
 
 MODEL = Path(__file__).parents[1] / "triton_models" / "head_ct_lesion" / "1" / "model.onnx"
-AIM_PER_S = 40.0  # a 200-slice study is scored in five seconds on one core
+AIM_PER_S = 60.0  # issue 5: on one core at the served size; a 200-slice study is scored in under four seconds
 WARM_UP, ROUNDS = 3, 30
 ANCHOR_ROUNDS = 10
 ANCHOR_WIDTHS = (12, 24, 48, 96, 192)

@@ -118,12 +118,24 @@ def plan(
     version: Annotated[str, typer.Option(help="Version folder.")] = "1",
     repository: RepositoryOption = DEFAULT_REPOSITORY,
 ) -> None:
-    """Build model.plan from model.onnx on this machine's GPU."""
+    """Build model.plan from model.onnx on this machine's GPU, and compare its answers with the graph's.
+
+    A plan that answers otherwise is thrown away.
+    """
+    graph = repository / name / version / "model.onnx"
     try:
-        built = build_plan(repository / name / version / "model.onnx")
+        told = build_plan(graph, lambda built: _compared(graph, built))
     except ModelRefused as problem:
         _refuse(str(problem))
-    typer.echo(f"Built {built}.")
+    typer.echo(f"Built {graph.with_suffix('.plan')}. {told}.")
+
+
+def _compared(graph: Path, built: Path) -> str:
+    try:
+        from training.serving.plan_call import plan_checked  # noqa: PLC0415  # as above
+    except ModuleNotFoundError:
+        return "It was not compared with its graph: that needs a checkout (triage models verify --triton, from one)"
+    return plan_checked(graph, built)
 
 
 @app.command(name="promote")
@@ -164,14 +176,17 @@ def compress(
     version: Annotated[int, typer.Option(help="Version folder to start from; 0: the served one.")] = 0,
     heads: Annotated[int, typer.Option(min=4, help="Phantom heads each for calibration and judgement.")] = 20,
     target: Annotated[int, typer.Option(help="Write the chosen candidate as this version; 0: only report.")] = 0,
+    tune_steps: Annotated[
+        int, typer.Option(min=0, help="Of a pruned candidate, towards the original's answers; 120 take half a minute.")
+    ] = 120,
     repository: RepositoryOption = DEFAULT_REPOSITORY,
     reports: Annotated[Path, typer.Option(help="Where table and figures go.")] = Path("training/reports"),
 ) -> None:
-    """Prune, quantise (INT8) and halve (FP16) a version, measure each for speed and accuracy, choose by rule."""
+    """Prune and tune, quantise (INT8) and halve (FP16) a version, measure speed and accuracy, choose by rule."""
     from training.serving.compress_out import compressed  # noqa: PLC0415  # as above
 
     try:
-        typer.echo(compressed(repository / name, version or None, heads, target or None, reports))
+        typer.echo(compressed(repository / name, version or None, heads, target or None, reports, tune_steps))
     except ModelRefused as problem:
         _refuse(str(problem))
 

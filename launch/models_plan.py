@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contracts.declaration import FILE, Declaration, read_declaration
+from contracts.declaration import Declaration
 from contracts.errors import ModelRefused
+from launch.models_repository import read_version
 
 # Shapes the plan is optimised for: smallest, usual, largest (batch, rows, columns).
 PROFILE = {"min": (1, 256, 256), "opt": (8, 512, 512), "max": (16, 1024, 1024)}
 BUILD_LIMIT_S = 1800  # TensorRT times many kernels; minutes on a busy GPU
 
 
-def build_plan(onnx: Path) -> Path:
-    """model.plan beside model.onnx, in place only when it is whole.
+def build_plan(onnx: Path, judge: Callable[[Path], str] = lambda _plan: "") -> str:
+    """model.plan beside model.onnx, in place only when it is whole and ``judge``, whose words are returned, takes it.
 
     Raises:
-        ModelRefused: no graph, no GPU, no builder, or the builder's own words.
+        ModelRefused: no graph, no declaration, no GPU, no builder, the builder's own words, or the judge's.
     """
     if not onnx.exists():
         raise ModelRefused(f"There is no ONNX graph at {onnx}.")
@@ -27,12 +29,17 @@ def build_plan(onnx: Path) -> Path:
         raise ModelRefused(
             "No NVIDIA GPU answers on this machine: a TensorRT plan must be built on the GPU that will run it."
         )
-    trtexec = shutil.which("trtexec")
-    if trtexec is not None:
-        _build_with_trtexec(trtexec, onnx)
-    else:
-        _build_with_package(onnx)
-    return onnx.with_suffix(".plan")
+    declared, target, trtexec = read_version(onnx.parent), onnx.with_suffix(".plan.partial"), shutil.which("trtexec")
+    try:
+        if trtexec is not None:
+            _build_with_trtexec(trtexec, onnx, target, declared)
+        else:
+            _build_with_package(onnx, target, declared)
+        told = judge(target)
+        target.replace(onnx.with_suffix(".plan"))
+    finally:
+        target.unlink(missing_ok=True)
+    return told
 
 
 def has_gpu() -> bool:
@@ -43,14 +50,11 @@ def has_gpu() -> bool:
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def shapes_of(declared: Declaration | None) -> dict[str, dict[str, tuple[int, ...]]]:
+def shapes_of(declared: Declaration) -> dict[str, dict[str, tuple[int, ...]]]:
     """Profile name → input → shape. Inputs of ours take PROFILE; a foreign input's free sizes take its rows' values."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for kind, (batch, rows, columns) in PROFILE.items():
         ours = {"HU": (batch, rows, columns), "PIXEL_SPACING": (batch, 2)}
-        if declared is None:
-            shapes[kind] = ours
-            continue
         first = (batch,) if declared.batched else ()
         shapes[kind] = {
             t.spec.name: ours.get(t.spec.name, (*first, *(rows if size == -1 else size for size in t.spec.dims)))
@@ -59,7 +63,7 @@ def shapes_of(declared: Declaration | None) -> dict[str, dict[str, tuple[int, ..
     return shapes
 
 
-def trtexec_command(trtexec: str, onnx: Path, target: Path, declared: Declaration | None = None) -> list[str]:
+def trtexec_command(trtexec: str, onnx: Path, target: Path, declared: Declaration) -> list[str]:
     """The command line that builds the plan."""
     told = {
         kind: ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
@@ -69,21 +73,14 @@ def trtexec_command(trtexec: str, onnx: Path, target: Path, declared: Declaratio
     return [trtexec, f"--onnx={onnx}", f"--saveEngine={target}", *options, "--skipInference"]
 
 
-def _declared(onnx: Path) -> Declaration | None:
-    file = onnx.with_name(FILE)
-    return read_declaration(file.read_text("utf-8"), str(file)) if file.is_file() else None
-
-
-def _build_with_trtexec(trtexec: str, onnx: Path) -> None:
-    target = onnx.with_suffix(".plan.partial")
-    command = trtexec_command(trtexec, onnx, target, _declared(onnx))
+def _build_with_trtexec(trtexec: str, onnx: Path, target: Path, declared: Declaration) -> None:
+    command = trtexec_command(trtexec, onnx, target, declared)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_LIMIT_S)
     if done.returncode:
         raise ModelRefused(f"trtexec could not build the plan:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    target.replace(onnx.with_suffix(".plan"))
 
 
-def _build_with_package(onnx: Path) -> None:
+def _build_with_package(onnx: Path, target: Path, declared: Declaration) -> None:
     try:
         import tensorrt  # type: ignore[import-not-found]  # noqa: PLC0415  # only where a GPU is; not a dependency of ours
     except ImportError as problem:
@@ -97,12 +94,10 @@ def _build_with_package(onnx: Path) -> None:
     if not parser.parse_from_file(str(onnx)):
         words = "; ".join(str(parser.get_error(n)) for n in range(parser.num_errors))
         raise ModelRefused(f"TensorRT does not take the graph: {words}")
-    built = builder.build_serialized_network(network, _configured(builder, shapes_of(_declared(onnx))))
+    built = builder.build_serialized_network(network, _configured(builder, shapes_of(declared)))
     if built is None:
         raise ModelRefused("TensorRT could not build the plan; its messages are above.")
-    target = onnx.with_suffix(".plan.partial")
     target.write_bytes(bytes(built))
-    target.replace(onnx.with_suffix(".plan"))
 
 
 def _configured(builder: Any, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Any:

@@ -123,7 +123,8 @@ class Run:
             network: torch.nn.Module = made(settings)
             state = torch.load(self.checkpoint, weights_only=True)
             network.load_state_dict(state["average"])
-            return Fitted(network.eval(), state["epoch"], state["spent_s"], state["losses"])
+            late = state.get("out_of_time", False)
+            return Fitted(network.eval(), state["epoch"], state["spent_s"], state["losses"], late)
         taught = dataclasses.replace(settings, teacher=str(self._teacher(settings.teacher)))
         teacher = teacher_of(taught) if settings.teacher else None
         other = self._unlabelled(settings)
@@ -223,12 +224,15 @@ class Run:
             "epoch": done.epochs,
             "spent_s": done.spent_s,
             "losses": done.losses,
+            "out_of_time": done.out_of_time,
         }
         partial = self.checkpoint.with_suffix(".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, partial)
         partial.replace(self.checkpoint)
         self.console.print(f"{done.epochs} epochs: loss {done.losses[-1]:.4f}, {done.spent_s:.0f} s")
+        if done.out_of_time:
+            self._warn(f"the time of fit.budget_s ended the fit, {self.settings.epochs - done.epochs} epochs early")
 
     def calibrated(self, trunk: torch.nn.Module) -> Served:
         """Probabilities that are frequencies, and operating points, from the validation set."""

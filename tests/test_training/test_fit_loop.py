@@ -1,6 +1,7 @@
 """Lightning's loop around the network: learns, goes on, ends in time, and over two processes."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from monai.losses.dice import DiceLoss
 from training.fit.data import Batches, TableSlices, Unfit
 from training.fit.loop_out import CHECKPOINT, Fitted, fit
 from training.fit.losses import DICE_WEIGHT, SEGMENTATION_WEIGHT, LesionLoss
+from training.fit.module import EXTRA
 from training.fit.options import FitSettings
 from training.networks.student import Trunk
 from training.slices_out import SliceTable
@@ -65,6 +67,45 @@ def test_the_budget_ends_a_fit(small_table: SliceTable) -> None:
     ticks = iter(range(0, 10**6, 300))
     done = trained(small_table, with_(budget_s=900.0, epochs=50), clock=lambda: float(next(ticks)))
     assert done.epochs == 2
+    assert done.out_of_time
+
+
+def test_a_slower_machine_trains_the_same_network(small_table: SliceTable) -> None:
+    """Rates follow the steps alone: all but the whole budget spent, the weights are those of no time at all."""
+    ticks = iter(range(0, 10**6, 300))
+    slow = trained(small_table, with_(budget_s=2500.0), clock=lambda: float(next(ticks)))
+    fast = trained(small_table, SETTINGS)
+    assert slow.spent_s == 2400.0
+    assert not slow.out_of_time
+    for name, value in fast.network.state_dict().items():
+        assert torch.equal(value, slow.network.state_dict()[name]), name
+
+
+def test_processes_end_a_fit_together(small_table: SliceTable) -> None:
+    """One of two has used up its time, and both stop: else the other would wait for it for ever."""
+    parent = os.getpid()
+    calls = iter(range(10**6))
+
+    def clock() -> float:
+        first = torch.distributed.is_initialized() and torch.distributed.get_rank() == 0
+        return 0.0 if os.getpid() == parent or first else 1000.0 * next(calls)
+
+    done = trained(small_table, with_(budget_s=900.0, batch_size=4, processes=2), clock=clock)
+    assert done.epochs == 1
+    assert done.out_of_time
+
+
+def test_a_checkpoint_of_the_older_form_is_gone_on_from(small_table: SliceTable, tmp_path: Path) -> None:
+    """It held losses and time beside the weights, not among them."""
+    trained(small_table, with_(epochs=2), tmp_path)
+    file = tmp_path / f"{CHECKPOINT}.ckpt"
+    held = torch.load(file, weights_only=True)
+    told = held["state_dict"].pop(EXTRA)
+    held["losses"], held["spent_s"] = told["losses"], told["spent_s"]
+    torch.save(held, file)
+    done = trained(small_table, SETTINGS, tmp_path)
+    assert done.epochs == 4
+    assert done.losses[:2] == told["losses"]
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(small_table: SliceTable, tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ def test_two_processes_learn_as_one_network(small_table: SliceTable) -> None:
     weights = done.network.state_dict()
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     assert not torch.equal(weights["stem.0.0.weight"], begun["stem.0.0.weight"])
+    assert done.epochs == len(done.losses) == 1
+    assert done.spent_s == 0.0
 
 
 def test_training_ends_when_validation_no_longer_gets_better(small_table: SliceTable) -> None:

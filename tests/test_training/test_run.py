@@ -180,6 +180,26 @@ def test_a_student_learns_from_a_teacher_that_is_trained_first(produced: Path) -
     assert "the teacher first" not in again.console.export_text()
 
 
+def test_two_processes_bring_back_losses_and_time(produced: Path) -> None:
+    """Weights, epochs, losses and time of a fit over two processes stand in its file and are told."""
+    run = experiment(produced, "two", "fit.processes = 2\nfit.epochs = 2")
+    done = run.trained()
+    assert done.epochs == len(done.losses) == 2
+    assert np.isfinite(done.losses).all()
+    assert done.spent_s > 0
+    again = run.trained()
+    assert (again.epochs, again.losses, again.spent_s) == (done.epochs, done.losses, done.spent_s)
+    assert "2 epochs: loss" in run.console.export_text()
+
+
+def test_a_fit_that_its_budget_ended_says_so(produced: Path) -> None:
+    """On the console, and in what is kept of it."""
+    run = experiment(produced, "hurried", "fit.epochs = 3\nfit.budget_s = 0.001")
+    assert run.trained().out_of_time
+    assert run.trained().out_of_time
+    assert "2 epochs early" in run.console.export_text()
+
+
 def test_a_second_run_draws_nothing_again(produced: Path) -> None:
     """What is in the cache is not made again: file times stay."""
     files = sorted((produced / "cache").rglob("*.npz"))

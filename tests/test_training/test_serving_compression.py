@@ -1,17 +1,26 @@
 """Pruning, INT8 and FP16: what they change, what they may not, and the rule that chooses."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typer.testing import CliRunner
 
+from launch.models import app
 from training.serving.compress_out import quantised
 from training.serving.compression import AUC_LOSS, RULE, Measured, best, halved, table
 from training.serving.graph import operator_problems
-from training.serving.pruning import chains, compacted, pruned, thinned
+from training.serving.pruning import chains, thinned
 from training.serving.session_in import answers, session
+from training.serving.tuning import tuned
+from training.serving.verify_call import verified
+
+SHIPPED = Path(__file__).parents[2] / "triton_models"
 
 
 class Small(nn.Module):
@@ -78,37 +87,17 @@ def test_only_channels_that_nothing_else_sees_are_cut(plain: onnx.ModelProto) ->
     assert asked(thinned(plain, 0.5)).shape == asked(plain).shape
 
 
-def test_a_masked_channel_goes_without_changing_an_answer() -> None:
-    """Masked in PyTorch, exported, compacted: smaller, and the same to a rounding."""
-    made = pruned(network(), torch.zeros(1, 1, 32, 32), 0.5)
-    model = exported(made)
-    small = compacted(model)
-    assert channels(small)["stem.0.weight"] == channels(small)["first.0.weight"] == 8
-    np.testing.assert_allclose(asked(small), asked(model), atol=1e-6)
-    assert not np.allclose(asked(small), asked(exported(network())), atol=1e-4)
-
-
-def test_the_network_is_tuned_while_the_channels_are_gone() -> None:
-    """The hook trains the rest; what was masked stays zero through it, and the tuned network fits better."""
-    wanted = torch.from_numpy(asked(exported(network())))
-    given = torch.from_numpy(X)
-
-    def tune(made: nn.Module) -> None:
-        optimiser = torch.optim.Adam(made.parameters(), 1e-2)
-        made.train()
-        for _ in range(40):
-            optimiser.zero_grad()
-            nn.functional.mse_loss(made(given), wanted).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        made.eval()
-
-    def error(made: nn.Module) -> float:
-        with torch.no_grad():
-            return float(nn.functional.mse_loss(made.eval()(given), wanted))
-
-    tuned = pruned(network(), torch.zeros(1, 1, 32, 32), 0.5, tune)
-    assert error(tuned) < error(pruned(network(), torch.zeros(1, 1, 32, 32), 0.5))
-    assert channels(compacted(exported(tuned)))["first.0.weight"] == 8
+def test_a_pruned_graph_is_tuned_towards_the_original(plain: onnx.ModelProto) -> None:
+    """On an input that it was not tuned on it lies nearer than before; its shapes and the original stay as they are."""
+    rng = np.random.default_rng(2)
+    feeds = [{"X": rng.normal(0, 1, (1, 1, 32, 32)).astype(np.float32)} for _ in range(8)]
+    before, cut = asked(plain), thinned(plain, 0.5)
+    better = tuned(cut, plain, feeds, 100)
+    assert np.abs(asked(better) - before).mean() < 0.7 * np.abs(asked(cut) - before).mean()
+    assert channels(better) == channels(cut)
+    assert operator_problems(better) == []
+    assert np.array_equal(asked(plain), before)
+    assert np.array_equal(asked(tuned(cut, plain, feeds, 0)), asked(cut))
 
 
 def test_int8_and_fp16_answer_nearly_alike_and_stay_within_the_operators(plain: onnx.ModelProto) -> None:
@@ -151,3 +140,27 @@ def test_the_table_has_every_candidate_in_its_row() -> None:
     assert "| small | 0 | 1.50 | 0.900 |" in text.replace("| small | 1 |", "| small | 0 |")
     assert text.splitlines()[-1].endswith("| no |")
     assert "fastest" in RULE
+
+
+def test_a_model_without_labels_has_no_auc_and_is_chosen_by_the_rest() -> None:
+    """A dash in the table, not a figure that nobody measured."""
+    original = Measured("original", 1000, 1.0, None, 1.0, 0.0, 0.0)
+    found = [original, Measured("small", 500, 1.5, None, 0.995, 0.01, 0.0)]
+    assert best(found).name == "small"
+    assert "| small | 0 | 1.50 | – | 0.995 |" in table(found).replace("| small | 1 |", "| small | 0 |")
+
+
+def test_compress_tunes_what_it_prunes_and_tells_it(tmp_path: Path) -> None:
+    """From the command line, on the brain mask: every candidate has its row, pruned ones say how long they were tuned,
+    and what is chosen becomes a version that verifies.
+    """
+    shutil.copytree(SHIPPED / "brain_mask", tmp_path / "brain_mask")
+    told = ["compress", "brain_mask", "--heads", "4", "--tune-steps", "2", "--target", "2"]
+    folders = ["--repository", str(tmp_path), "--reports", str(tmp_path / "reports")]
+    done = CliRunner().invoke(app, [*told, *folders], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    rows = [line for line in done.output.splitlines() if line.startswith("| ")]
+    assert len(rows) == 8
+    assert all("| – |" in row for row in rows[1:])
+    assert "tuned for 2 steps" in done.output
+    assert all(check.passed for check in verified(tmp_path / "brain_mask", 2))

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
+from launch.phantom_in import shipped_heads
 from launch.stack.triton_server import TritonServer
 from training.onnx_in import OnnxModel
+from training.serving.samples_in import REAL_HEAD, REAL_OTHERS, real_slices
+from training.serving.session_in import Slices, slice_feed
 from training.serving.verify_call import verified
 
 NAME = "head_ct_lesion"
@@ -50,6 +53,23 @@ def test_triton_answers_as_onnx_runtime_does(client: InferenceServerClient, batc
     probabilities, segmentation = OnnxModel(FILE)(hu, spacing)
     np.testing.assert_allclose(result.as_numpy("PROBABILITIES"), probabilities, atol=1e-5)
     np.testing.assert_allclose(result.as_numpy("SEGMENTATION"), segmentation, atol=1e-5)
+
+
+def heads() -> Slices:
+    """A real head CT, a real trunk, and a slice of the demo's bleeding phantom: HU and pitch in mm."""
+    phantom = next(head for head in shipped_heads() if head.lesion)
+    bleeding = max(range(len(phantom.hu)), key=lambda nth: phantom.labels_by_slice[nth][0])
+    return [*real_slices((REAL_HEAD, *REAL_OTHERS)), (phantom.hu[bleeding].astype(np.float32), phantom.pitch_mm)]
+
+
+def test_triton_answers_as_onnx_runtime_does_on_heads(client: InferenceServerClient) -> None:
+    """Not on noise alone: what a scanner made, and a phantom."""
+    for hu, pitch_mm in heads():
+        feed = slice_feed(hu, pitch_mm)
+        result = asked(client, feed["HU"], feed["PIXEL_SPACING"])
+        probabilities, segmentation = OnnxModel(FILE)(feed["HU"], feed["PIXEL_SPACING"])
+        np.testing.assert_allclose(result.as_numpy("PROBABILITIES"), probabilities, atol=1e-5)
+        np.testing.assert_allclose(result.as_numpy("SEGMENTATION"), segmentation, atol=1e-5)
 
 
 def test_mixed_sizes_and_priorities_at_once_get_each_its_own_answer(client: InferenceServerClient) -> None:

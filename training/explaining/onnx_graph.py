@@ -1,8 +1,8 @@
 """An exported ONNX graph as a PyTorch module with gradients: whatever is served can be explained and attacked.
 
 Every node becomes a module of its own (attributions hook onto them). Known are the operators that TensorRT's parser
-takes and our export writes; weights are the file's, quantised ones included. Not for training: statistics of batch
-normalisation are already folded into the weights.
+takes and our export writes; weights are the file's, quantised ones included. Statistics of batch normalisation are
+already folded into them: a graph can be tuned (training.serving.tuning), not trained from the start.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Node(nn.Module):
 class OnnxGraph(nn.Module):
     """HU (N, H, W), spacing (N, 2) → the graph's outputs in order, differentiable in HU."""
 
-    def __init__(self, file: Path) -> None:
-        """Read weights and nodes.
+    def __init__(self, source: Path | onnx.ModelProto) -> None:
+        """Read weights and nodes of a file, or of a graph that was read before.
 
         Raises:
             NotExplainable: no ONNX file, or an operator that is not known here.
         """
         super().__init__()
-        model = _loaded(file)
+        model, file = (_loaded(source), str(source)) if isinstance(source, Path) else (source, source.graph.name)
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.input_names = [one.name for one in model.graph.input]
         self.output_names = [one.name for one in model.graph.output]
@@ -98,7 +98,7 @@ def _loaded(file: Path) -> onnx.ModelProto:
         raise NotExplainable(f"{file}: not an ONNX model ({type(problem).__name__})") from problem
 
 
-def _operator(node: onnx.NodeProto, file: Path) -> Operator:
+def _operator(node: onnx.NodeProto, file: str) -> Operator:
     if node.op_type not in OPERATORS or node.domain not in {"", "ai.onnx"}:
         raise NotExplainable(f"{file}: the operator {node.domain}{node.op_type} cannot be followed by gradients here")
     return OPERATORS[node.op_type]

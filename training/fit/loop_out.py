@@ -32,12 +32,13 @@ LEAST_GAIN = 1e-4  # of the validation loss: less is no gain
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """network: with averaged weights, evaluating. losses: of each epoch."""
+    """network: with averaged weights, evaluating. losses: of each epoch. out_of_time: the budget ended it early."""
 
     network: nn.Module
     epochs: int
     spent_s: float
     losses: list[float]
+    out_of_time: bool = False
 
 
 class _Epochs(Callback):
@@ -94,7 +95,7 @@ def fit(
                 raise Unfit(f"{kept}: cannot be gone on from ({type(fault).__name__}); --fresh starts anew") from fault
             raise
     found = merged(fitting.average.module.cpu()).eval()
-    return Fitted(found, len(fitting.losses), fitting.spent_s, fitting.losses)
+    return Fitted(found, len(fitting.losses), fitting.spent_s, fitting.losses, fitting.out_of_time)
 
 
 def steady(seed: int) -> None:

@@ -27,6 +27,7 @@ AVERAGE_KEEP = 0.995  # moving average of the weights, which is what is served: 
 LOWEST_RATE = 0.02  # share of the highest at the end of the cosine
 RISE = 0.3  # share of a one-cycle schedule that rises, unless warm_up says otherwise
 ATTACK_STEPS = {"fgsm": 1}
+EXTRA = "_extra_state"  # PyTorch's name for it in a state dict
 RANK_STRIDE = 7919  # processes draw apart from one another
 
 
@@ -50,6 +51,7 @@ class Fitting(lightning.LightningModule):
         self.settings = settings
         self.spent_s = 0.0
         self.losses: list[float] = []  # of each epoch
+        self.out_of_time = False
         self._steps, self._clock, self._began = steps, clock, 0.0
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(requires_grad=False)]
         self._loss = LesionLoss(focal=settings.imbalance == "focal", weights=weights)
@@ -59,8 +61,8 @@ class Fitting(lightning.LightningModule):
 
     @property
     def share(self) -> float:
-        """Of the steps or of the budget, whichever is nearer to its end."""
-        return min(1.0, max(self.global_step / self._steps, self.spent_s / self.settings.budget_s))
+        """Of the steps. Of no clock: a slower machine must train the same network."""
+        return min(1.0, self.global_step / self._steps)
 
     def on_train_epoch_start(self) -> None:
         """What is frozen keeps its statistics too."""
@@ -123,10 +125,12 @@ class Fitting(lightning.LightningModule):
         self.spent_s += self._clock() - self._began
 
     def on_train_epoch_end(self) -> None:
-        """Keeps the epoch's loss; ends the fit when its time is used up."""
+        """Keeps the epoch's loss; ends the fit when its time is used up, in all processes or in none."""
         self.losses.append(self._sum / max(1, self._count))
-        if self.spent_s >= self.settings.budget_s:
+        spent = self.spent_s >= self.settings.budget_s
+        if self.trainer.strategy.reduce_boolean_decision(spent, all=False):
             self.trainer.should_stop = True
+            self.out_of_time = len(self.losses) < self.settings.epochs
 
     def validation_step(self, item: Item, _at: int) -> None:
         """The averaged network on slices as they are."""
@@ -146,13 +150,20 @@ class Fitting(lightning.LightningModule):
             self.log("validation_auroc", self._auroc.compute(), prog_bar=True)
         self._auroc.reset()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a fit needs to go on, beside Lightning's own."""
-        checkpoint["spent_s"], checkpoint["losses"] = self.spent_s, self.losses
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a fit needs to go on, and what several processes bring back: it travels with the weights."""
+        return {"spent_s": self.spent_s, "losses": self.losses, "out_of_time": self.out_of_time}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """As told."""
+        self.spent_s, self.losses = float(state["spent_s"]), list(state["losses"])
+        self.out_of_time = bool(state["out_of_time"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As saved."""
-        self.spent_s, self.losses = float(checkpoint["spent_s"]), list(checkpoint["losses"])
+        """Checkpoints once held these numbers beside the weights."""
+        if "losses" in checkpoint:
+            told = {"spent_s": checkpoint["spent_s"], "losses": checkpoint["losses"], "out_of_time": False}
+            checkpoint["state_dict"].setdefault(EXTRA, told)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Lightning asks."""
@@ -173,13 +184,12 @@ class Fitting(lightning.LightningModule):
         return [_by_step(LambdaLR(optimiser, self._rate))]
 
     def _rate(self, step: int) -> float:
-        """Share of the highest rate: a rise, then a half cosine over whichever ends first, or a constant."""
+        """Share of the highest rate: a rise, then a half cosine over all steps, or a constant."""
         rising = self.settings.warm_up * self._steps
         rise = min(1.0, (step + 1) / rising) if rising else 1.0
         if self.settings.schedule == "constant":
             return rise
-        share = min(1.0, max(step / self._steps, self.spent_s / self.settings.budget_s))
-        return rise * max(LOWEST_RATE, 0.5 * (1 + math.cos(math.pi * share)))
+        return rise * max(LOWEST_RATE, 0.5 * (1 + math.cos(math.pi * min(1.0, step / self._steps))))
 
 
 def _by_step(scheduler: Any) -> dict[str, Any]:

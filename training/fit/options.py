@@ -61,8 +61,7 @@ class FitSettings:
     learning_rate: Positive
     weight_decay: NotNegative
     widths: tuple[Count, ...]
-    # Processor time, so that a busy machine trains the same network; the schedule ends early, at its lowest rate,
-    # rather than exceed it.
+    # Processor time. It ends a fit after the epoch in which it is used up, and that is told; no rate depends on it.
     budget_s: Positive
     optimiser: Optimiser = "adamw"
     momentum: Share = 0.9  # of SGD

@@ -21,14 +21,15 @@ HEAD = "| candidate | kB | speed | image AUC | Dice | largest change | slices mo
 
 @dataclass(frozen=True)
 class Measured:
-    """``speed``: how many times as fast as the original, in processor time of one run of all. ``flipped``: share of
-    slices on the other side of the operating point; ``change``: the largest of any probability.
+    """``speed``: how many times as fast as the original, in processor time of one run of all. ``auc``: None of a model
+    without labels. ``flipped``: share of slices on the other side of the operating point; ``change``: the largest of
+    any probability.
     """
 
     name: str
     size_bytes: int
     speed: float
-    auc: float
+    auc: float | None
     dice: float
     change: float
     flipped: float
@@ -39,7 +40,7 @@ def allowed(one: Measured, original: Measured) -> bool:
     """Whether the rule lets it be chosen, its speed aside."""
     return (
         not one.problems
-        and one.auc >= original.auc - AUC_LOSS
+        and (one.auc is None or original.auc is None or one.auc >= original.auc - AUC_LOSS)
         and one.dice >= original.dice - DICE_LOSS
         and one.flipped <= FLIPPED_SHARE
     )
@@ -57,9 +58,10 @@ def table(found: Sequence[Measured]) -> str:
     rows = [HEAD, "|---|---|---|---|---|---|---|---|"]
     for one in found:
         within = "the original" if one is found[0] else "yes" if allowed(one, found[0]) else "no"
+        area = "–" if one.auc is None else f"{one.auc:.3f}"
         note = f" ({'; '.join(one.problems)})" if one.problems else ""
         rows.append(
-            f"| {one.name} | {one.size_bytes / 1000:.0f} | {one.speed:.2f} | {one.auc:.3f} | {one.dice:.3f} "
+            f"| {one.name} | {one.size_bytes / 1000:.0f} | {one.speed:.2f} | {area} | {one.dice:.3f} "
             f"| {one.change:.3f} | {one.flipped:.1%} | {within}{note} |"
         )
     return "\n".join(rows)

@@ -13,7 +13,7 @@ from training.serving.session_in import Feed
 
 Answers: TypeAlias = Mapping[str, NDArray[np.float32]]
 Engine: TypeAlias = Callable[[Feed], Answers]
-# Probabilities. FP32 on either side: rounding of sums in another order. FP16 (a TensorRT plan): eleven bits.
+# Probabilities. FP32 on either side: rounding of sums in another order. A TensorRT plan: eleven bits (FP16, TF32).
 TOLERANCE, TOLERANCE_FP16 = 1e-4, 2e-2
 
 

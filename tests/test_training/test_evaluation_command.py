@@ -15,6 +15,7 @@ from tests.test_training import data_cases
 from training.cli import cache_dir
 from training.evaluation import cli as command
 from training.evaluation import fresh
+from training.evaluation.account import notice
 from training.evaluation.figures import KEYS
 from training.evaluation.operating_out import write_threshold
 from training.onnx_in import OnnxModel
@@ -73,7 +74,7 @@ def test_json_prints_exactly_the_seven_figures_and_the_baselines(produced: tuple
 
 
 def test_report_and_card_are_of_the_same_figures_and_say_what_they_are(
-    produced: tuple[Path, dict[str, object]],
+    produced: tuple[Path, dict[str, object]], phantom_folder: Path
 ) -> None:
     """One page without anything from outside; the card's numbers are the JSON's; both say not for diagnosis."""
     folder, printed = produced
@@ -81,13 +82,15 @@ def test_report_and_card_are_of_the_same_figures_and_say_what_they_are(
     page = (folder / "head_ct_lesion.evaluation.html").read_text("utf-8")
     card = (folder / "head_ct_lesion.card.md").read_text("utf-8")
     for text in (page, card):
-        assert "Not for diagnosis; trained on synthetic data." in text
+        assert notice(told["run"]["trained_on"]) in text
         assert f"{told['S']['network']['image_auc'][0]:.3f}" in text
     assert told["S"]["network"]["image_auc"][0] == pytest.approx(printed["image_auc"], abs=1e-4)
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page.replace("xlink:href", "href"))
     assert page.count("<svg") >= 6
     assert "FGSM" in page
-    assert set(told["R"]) == {told_folder for told_folder in told["R"] if told_folder.startswith("folder")}
+    assert list(told["R"]) == [phantom_folder.name]
+    assert told["run"]["brain_mask"] is True
+    assert "The brain mask was asked" in card
     assert told["L"] is None
     assert "Not measured" in card
 

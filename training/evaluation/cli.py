@@ -58,6 +58,12 @@ Blast = Annotated[
 ]
 
 
+Mask = Annotated[
+    bool,
+    typer.Option("--brain-mask/--no-brain-mask", help="Refuse and measure with the brain mask, as the service does."),
+]
+
+
 @app.callback()
 def evaluate(  # noqa: PLR0913, PLR0917  # Typer's options
     context: typer.Context,
@@ -72,17 +78,19 @@ def evaluate(  # noqa: PLR0913, PLR0917  # Typer's options
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, nothing else.")] = False,  # noqa: FBT002  # a flag
     report: Annotated[Path | None, typer.Option(help="Folder for report (HTML), figures (JSON) and card.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache for drawn studies, outside the clone.")] = None,
+    brain_mask: Mask = True,  # noqa: FBT002  # a flag
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Slices in the report.")] = True,  # noqa: FBT002  # a flag
 ) -> None:
     """Evaluate a model on fresh phantoms (tier S) or on a folder of DICOM (tiers R and L)."""
     if context.invoked_subcommand is not None:
         return
     letter = _letter(tier, dicom, csv)
-    asked = Asked(seed, studies, dicom, csv, model, tuple(real or ()), blast_ct, report, cache)
+    asked = Asked(seed, studies, dicom, csv, model, tuple(real or ()), blast_ct, report, cache, brain_mask, pictures)
     run = Evaluation(asked, Console(stderr=True))
     told = run.told(letter)
     if report is not None:
         run.write(report)
-    _print(told, as_json=as_json)
+    _print(told, run.notice, as_json=as_json)
 
 
 @app.command(name="operating-point")
@@ -92,12 +100,13 @@ def operating_point(
     budget: Annotated[float, typer.Option(help="Share of clean studies and images that may be raised.")] = 0.05,
     write: Annotated[bool, typer.Option("--write", help="Write it where the worker reads it.")] = False,  # noqa: FBT002  # a flag
     cache: Annotated[Path | None, typer.Option(help="Cache for drawn studies, outside the clone.")] = None,
+    brain_mask: Mask = True,  # noqa: FBT002  # a flag
 ) -> None:
     """Choose the operating point of *any* for a false-alarm budget, on validation phantoms of a seed of their own."""
     from training.evaluation import figures  # noqa: PLC0415  # scikit-learn and the rest, only for work
     from training.evaluation.operating_out import write_threshold  # noqa: PLC0415  # heavy: only for work
 
-    asked = Asked(VALIDATION_SEED, studies, None, None, model, (), None, None, cache)
+    asked = Asked(VALIDATION_SEED, studies, None, None, model, (), None, None, cache, brain_mask)
     run = Evaluation(asked, Console(stderr=True))
     cases = run.tier_s().judged[run.network.name]
     point = figures.operating_point(cases, budget)
@@ -118,13 +127,13 @@ def _letter(tier: Tier | None, dicom: Path | None, csv: Path | None) -> Tier:
     return tier or found
 
 
-def _print(told: dict[str, Any], *, as_json: bool) -> None:
+def _print(told: dict[str, Any], notice: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_null(told)))  # noqa: T201  # a command line prints
         return
     for key, value in told.items():
         print(f"{key:<22}{value if not isinstance(value, float) else f'{value:8.3f}'}")  # noqa: T201  # the answer
-    print("Not for diagnosis; trained on synthetic data.")  # noqa: T201  # the answer
+    print(notice)  # noqa: T201  # the answer
 
 
 def _null(value: Any) -> Any:
@@ -146,18 +155,23 @@ class Asked:
     blast_ct: Path | None
     report: Path | None
     cache: Path | None
+    brain_mask: bool = True
+    pictures: bool = True
 
 
 class Evaluation:
     """One model on the tiers that were asked for."""
 
     def __init__(self, asked: Asked, console: Console) -> None:
+        from training.evaluation.account import notice  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.brain_in import BrainMask  # noqa: PLC0415  # heavy: only for work
         from training.evaluation.network_in import Network  # noqa: PLC0415  # heavy: only for work
         from training.evaluation.threshold import HuThreshold  # noqa: PLC0415  # heavy: only for work
 
         self.asked = asked
         self.console = console
-        self.network: Network = Network(asked.model)
+        self.network: Network = Network(asked.model, mask=BrainMask() if asked.brain_mask else None)
+        self.notice = notice(self.network.trained_on)
         self.baseline = HuThreshold()
         self.outcomes: dict[str, Outcome] = {}
 
@@ -207,7 +221,7 @@ class Evaluation:
             shifts=shifts(self.gradients()) if full else (),
             shifted_studies=SHIFTED if full else 0,
             tags=tags,
-            pictures=full,
+            pictures=full and self.asked.pictures,
         )
 
     def _slow(self) -> tuple[Reader, ...]:
@@ -255,7 +269,7 @@ class Evaluation:
         name, point = self.network.name, self.network.thresholds["any"]
         real = {place.name: self._folder(place, None) for place in self.asked.real}
         told = {
-            "notice": account.NOTICE,
+            "notice": self.notice,
             "run": self._facts(),
             "thresholds": dict(self.network.thresholds),
             "adversary": "random signs" if self.gradients() is None else "FGSM",
@@ -291,6 +305,8 @@ class Evaluation:
         given += [f"--real {place.name}" for place in asked.real]
         given += ["--blast-ct FILE"] if asked.blast_ct else []
         given += [f"--dicom {asked.dicom.name} --csv {asked.csv.name}"] if asked.dicom and asked.csv else []
+        given += [] if asked.brain_mask else ["--no-brain-mask"]
+        given += [] if asked.pictures else ["--no-pictures"]
         return {
             "model": file.parents[1].name if file.parent.name.isdecimal() else file.stem,
             "file": "/".join(file.parts[-3:]),
@@ -298,6 +314,7 @@ class Evaluation:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "command": " ".join(["triage evaluate", *given, "--report DIR"]),
             "commit": _commit(),
+            "brain_mask": asked.brain_mask,
             "trained_on": self.network.trained_on,
             "runtime": runtime_version(),
         }

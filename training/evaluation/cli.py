@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -203,11 +204,14 @@ class Evaluation:
 
     def _folder(self, folder: Path, labels: Path | None) -> Outcome:
         from training.data.folder_in import FolderSource  # noqa: PLC0415  # heavy: only for work
+        from training.data.naming import named  # noqa: PLC0415  # heavy: only for work
 
         source = FolderSource(folder, labels)
         for doubt in source.doubts():
-            self.console.print(f"{doubt.file}: {doubt.sentence}", style="yellow", highlight=False, soft_wrap=True)
-        return self._run(source, self._plan(lambda _entry: {}), f"studies in {folder.name}")
+            sentence = named(f"{doubt.file}: {doubt.sentence}", folder, labels)
+            self.console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+        name = f"studies in {folder.name}"
+        return self._run(source, self._plan(lambda _entry: {}), name, lambda text: named(text, folder, labels))
 
     def _plan(self, tags: Any) -> Plan:
         from training.evaluation.robustness import shifts  # noqa: PLC0415  # heavy: only for work
@@ -244,7 +248,7 @@ class Evaluation:
             )
             return None
 
-    def _run(self, source: Source, plan: Plan, name: str) -> Outcome:
+    def _run(self, source: Source, plan: Plan, name: str, written: Callable[[str], str] = lambda text: text) -> Outcome:
         from training.evaluation.tiers import evaluate as every  # noqa: PLC0415  # heavy: only for work
 
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -252,6 +256,9 @@ class Evaluation:
             task = bars.add_task(name, total=None)
             tell: Tell = lambda done, of: bars.update(task, completed=done, total=of)  # noqa: E731  # a line, not a function
             outcome = every(source, plan, tell)
+        outcome.refused = [
+            replace(one, place=written(one.place), reason=written(one.reason)) for one in outcome.refused
+        ]
         for one in outcome.refused:
             self.console.print(
                 f"not scored: {one.place}: {one.reason}", style="yellow", highlight=False, soft_wrap=True

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-FEW = 3  # of fewer cases a group is not held to be the cause
+FEW = 5  # of fewer cases a group is not held to be the cause
 
 
 def why(figure: str, told: Mapping[str, Any]) -> str:
@@ -39,19 +39,18 @@ def _lost(row: Row) -> int:
 def _hardly_marked(told: Mapping[str, Any]) -> str:
     """Dice of a study in which nothing of the lesion is marked is 0."""
     rows = told["lesions"]["volume"]
-    count = sum(row["lesions"] for row in rows)
-    if not count:
+    if not rows:
         return ""
-    lost = {row["class"]: round(row["lesions"] * (1 - row["recall"])) for row in rows}
-    name = max(lost, key=lambda one: lost[one])
-    return (
-        f"{sum(lost.values())} of {count} lesions of any size are hardly marked or not at all; of {name} {lost[name]}."
-    )
+    lost = [round(row["lesions"] * (1 - row["recall"])) for row in rows]
+    most, worst = max(zip(lost, rows, strict=True), key=lambda pair: pair[0])
+    every = sum(row["lesions"] for row in rows)
+    sentence = f"{sum(lost)} of {every} lesions of any size are hardly marked or not at all"
+    return f"{sentence}, most of the class {worst['class']} ({most} of {worst['lesions']})."
 
 
 def _dice_group(told: Mapping[str, Any]) -> str:
     found = _extreme(told, "dice", lambda row: row["with_lesion"], min)
-    return f"It is lowest in studies of {found}." if found else ""
+    return f"It is lowest where {found}." if found else ""
 
 
 def _missed_studies(told: Mapping[str, Any]) -> str:

@@ -153,8 +153,8 @@ def left_alone(study: Study) -> None:
 def test_the_pydicom_packages_head_ct_slices_are_left_alone(name: str) -> None:
     """Real slices without fresh blood, each a study by itself: not flagged, and not raised.
 
-    693_J2KI was compressed beyond recognition; 693_J2KR is the same slice whole, with a chronic (dark) collection, which
-    is none of the model's findings.
+    693_J2KI was compressed beyond recognition; 693_J2KR is the same slice whole, with a chronic (dark) collection,
+    which is none of the model's findings.
     """
     for hu, pitch_mm in real_slices((name,)):
         whole = np.rint(hu).astype(np.int16)[None]

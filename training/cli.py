@@ -125,12 +125,16 @@ def brain_mask(
     epochs: Annotated[int, typer.Option(help="Over 756 slices.", min=1)] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 7,
     version: Annotated[int, typer.Option(help="Version folder.", min=1)] = 1,
+    evaluate_only: Annotated[bool, typer.Option("--evaluate-only", help="Only judge the exported one again.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Train triton_models/brain_mask, the model that says where the brain is. Some minutes."""
-    from training.brain.run_out import make  # noqa: PLC0415  # heavy: only for work
+    from training.brain.run_out import judge_again, make  # noqa: PLC0415  # heavy: only for work
 
     run: Run = context.obj()
-    make(epochs, seed, run.models, run.reports, version, run.cache)
+    if evaluate_only:
+        judge_again(run.models, run.reports, version, run.cache)
+    else:
+        make(epochs, seed, run.models, run.reports, version, run.cache)
 
 
 @app.command(name="demo-heads")

@@ -1,23 +1,25 @@
 """The shipped brain mask: sees the brain of heads, and none where there is none; small, and drawn from its seeds."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from training.brain import inside
 from training.brain.bodies import BODIES, body
-from training.brain.fit import on_mask_grid
 from training.brain.judge import judged
+from training.brain.run_out import masks_of
 from training.brain.slices_out import BrainSet, draw
-from training.fit.augment import NONE
 from training.networks.brain_mask import MASK_PITCH_MM, MASK_SIZE
 from training.phantom.atlas_in import Atlas
+from training.preprocess import GRID_PITCH_MM, GRID_SIZE
 from training.serving.samples_in import real_slices
 from training.serving.session_in import answers, session, slice_feed
+from worker.scoring import inside as service
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "triton_models" / "brain_mask" / "1" / "model.onnx"
@@ -66,25 +68,37 @@ def test_drawn_bodies_hold_none(kind: int) -> None:
 def test_held_out_heads_are_masked_as_the_report_says(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Other seeds, another scanner family: Dice near the report's, nobody's brain overlooked."""
     table = draw(HELD_OUT, atlas, tmp_path_factory.mktemp("brain"))
-    rows = np.flatnonzero(table.head >= 0)
-    pairs = []
-    for row in rows:
-        answer = mask_of(table.hu[row].astype(np.float32), float(table.pitch_mm[row]))
-        truth = answers_grid(table.inside[row], table.hu[row], float(table.pitch_mm[row]))
-        pairs.append((answer, truth))
-    figures = judged(pairs, MASK_PITCH_MM)
+    figures = judged(masks_of(FILE, table), MASK_PITCH_MM)
     told = json.loads((ROOT / "training" / "reports" / "brain_mask.json").read_text("utf-8"))["held_out_scanner"]
     assert figures.slices_with_brain >= 8
     assert figures.dice > told["dice"] - 0.05
     assert figures.missed == 0
+    assert figures.seen_where_none_is <= 1
 
 
-def answers_grid(inside: NDArray[Any], hu: NDArray[Any], pitch_mm: float) -> NDArray[Any]:
-    """The truth on the mask's grid."""
-    image, marked = (
-        torch.from_numpy(hu.astype(np.float32))[None],
-        torch.from_numpy(inside.astype(np.float32))[None, None],
-    )
-    _, target = on_mask_grid(image, marked, torch.tensor([pitch_mm]), NONE, torch.Generator())
-    found: NDArray[Any] = target[0, 0].numpy()
-    return found
+def test_the_mask_is_read_here_as_the_service_reads_it() -> None:
+    """Limits, number by number; on masks of every fill, whether there is brain and what counts on the main grid."""
+    for name in ("BRAIN_FROM", "HINT_FROM", "HINT_MM2", "ROOM_MM"):
+        assert getattr(inside, name) == getattr(service, name), name
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.001, 0.002, 0.004, 0.01, 0.5):
+        chance = np.where(rng.random((MASK_SIZE, MASK_SIZE)) < share, rng.random((MASK_SIZE, MASK_SIZE)), 0.0)
+        theirs = service.Inside(chance.astype(np.float32), MASK_PITCH_MM)
+        assert inside.holds_brain(theirs.chance, MASK_PITCH_MM) == theirs.holds_brain
+        ours = inside.on_grid(inside.roomy(theirs.chance, MASK_PITCH_MM), MASK_PITCH_MM, GRID_SIZE, GRID_PITCH_MM)
+        assert (ours == theirs.on((GRID_SIZE, GRID_SIZE), GRID_PITCH_MM)).all()
+
+
+def test_a_mask_is_judged_by_the_services_bar() -> None:
+    """A hint of a cm² at a chance of 0.2 is brain enough; a mask that shows none beside brain takes nothing away."""
+    truth, hint, none = np.ones((20, 20)), np.zeros((20, 20)), np.zeros((20, 20))
+    hint[:2, :5] = 0.3
+    told = judged([(hint, truth), (none, truth), (hint, none), (none, none)], pitch_mm=3.2)
+    assert (told.slices_with_brain, told.missed, told.slices_without, told.seen_where_none_is) == (2, 1, 2, 1)
+    assert told.left_out_worst == 0
+
+
+def test_the_report_is_of_the_shipped_file() -> None:
+    """`triage train brain-mask --evaluate-only` was run on these very weights."""
+    told = json.loads((ROOT / "training" / "reports" / "brain_mask.json").read_text("utf-8"))
+    assert told["sha256"] == hashlib.sha256(FILE.read_bytes()).hexdigest()

@@ -15,6 +15,7 @@ from tests.test_training import data_cases
 from training.cli import cache_dir
 from training.evaluation import cli as command
 from training.evaluation import fresh
+from training.evaluation.account import notice
 from training.evaluation.figures import KEYS
 from training.evaluation.operating_out import write_threshold
 from training.onnx_in import OnnxModel
@@ -73,7 +74,7 @@ def test_json_prints_exactly_the_seven_figures_and_the_baselines(produced: tuple
 
 
 def test_report_and_card_are_of_the_same_figures_and_say_what_they_are(
-    produced: tuple[Path, dict[str, object]],
+    produced: tuple[Path, dict[str, object]], phantom_folder: Path
 ) -> None:
     """One page without anything from outside; the card's numbers are the JSON's; both say not for diagnosis."""
     folder, printed = produced
@@ -81,13 +82,15 @@ def test_report_and_card_are_of_the_same_figures_and_say_what_they_are(
     page = (folder / "head_ct_lesion.evaluation.html").read_text("utf-8")
     card = (folder / "head_ct_lesion.card.md").read_text("utf-8")
     for text in (page, card):
-        assert "Not for diagnosis; trained on synthetic data." in text
+        assert notice(told["run"]["trained_on"]) in text
         assert f"{told['S']['network']['image_auc'][0]:.3f}" in text
     assert told["S"]["network"]["image_auc"][0] == pytest.approx(printed["image_auc"], abs=1e-4)
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page.replace("xlink:href", "href"))
     assert page.count("<svg") >= 6
     assert "FGSM" in page
-    assert set(told["R"]) == {told_folder for told_folder in told["R"] if told_folder.startswith("folder")}
+    assert list(told["R"]) == [phantom_folder.name]
+    assert told["run"]["brain_mask"] is True
+    assert "The brain mask was asked" in card
     assert told["L"] is None
     assert "Not measured" in card
 
@@ -105,6 +108,26 @@ def test_a_labelled_folder_is_evaluated_and_without_labels_only_alarms_are_count
     assert json.loads(out)["readers"]["network"]["studies"] == 4
 
 
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_report_that_shows_patients_says_so_and_pictures_can_be_left_out(
+    phantom_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, pictures: bool
+) -> None:
+    """On a labelled folder: a notice over slices of patients; without pictures neither. The mask can be left out."""
+    monkeypatch.setattr(command, "SHIFTED", 0)
+    monkeypatch.setattr(command.Evaluation, "tier_s", lambda self: self._folder(phantom_folder, None))
+    words = ("--dicom", phantom_folder, "--csv", phantom_folder / "labels.csv", "--report", tmp_path)
+    flags = () if pictures else ("--no-pictures", "--no-brain-mask")
+    code, _, err = triage(*words, *flags)
+    assert code == 0, err
+    page = (tmp_path / "head_ct_lesion.evaluation.html").read_text("utf-8")
+    assert ("shows slices of patients" in page) is pictures
+    assert ("data:image/png" in page) is pictures
+    told = json.loads((tmp_path / "head_ct_lesion.evaluation.json").read_text("utf-8"))
+    assert told["run"]["brain_mask"] is pictures
+    assert all(flag in told["run"]["command"] for flag in flags)
+    assert ("--no-brain-mask" in page) is not pictures
+
+
 def test_a_damaged_file_is_named_and_the_rest_is_judged(phantom_folder: Path, tmp_path: Path) -> None:
     """Cut short: one abstention with its file, three studies judged."""
     folder = tmp_path / "damaged"
@@ -113,7 +136,8 @@ def test_a_damaged_file_is_named_and_the_rest_is_judged(phantom_folder: Path, tm
     victim.write_bytes(victim.read_bytes()[:-5000])
     code, out, err = triage("--tier", "R", "--dicom", folder, "--json")
     assert code == 0, err
-    assert victim.name in err
+    assert f"damaged/{victim.parent.name}/{victim.name}" in err
+    assert str(tmp_path) not in err
     assert json.loads(out)["readers"]["network"]["studies"] == 3
 
 

@@ -31,7 +31,8 @@ def one(score: float, *, sick: bool | None, slices: tuple[float, ...] = (0.1, 0.
     probabilities = np.zeros((len(slices), 6))
     probabilities[:, 0] = slices
     marked = (np.r_[np.zeros(len(slices) - 1), 2.0],) * bool(sick)
-    return Judged(case, probabilities, score, 0.5 if sick else None, marked, np.zeros(len(slices)))
+    nothing, none = np.zeros(len(slices)), np.zeros(len(slices), bool)
+    return Judged(case, probabilities, score, 0.5 if sick else None, marked, nothing, nothing, none)
 
 
 def volume(masks: np.ndarray, **truth: object) -> Study:  # type: ignore[type-arg]  # any integer

@@ -32,6 +32,7 @@ def series(draw: st.DrawFn) -> SliceMeasures:
     return SliceMeasures(
         probabilities=probabilities,
         areas_mm2=areas,
+        outside_mm2=rng.choice([0.0, 30.0], shape),
         centroids_mm=centroids,
         position_mm=np.sort(rng.choice(np.arange(12), count) * step).round(3).astype(np.float64),
         thickness_mm=np.full(count, draw(st.sampled_from([0.6, 1.5, 5.0]))),
@@ -47,6 +48,7 @@ def told_by_the_service(slices: SliceMeasures, thresholds: "np.ndarray[tuple[int
                 probability=slices.probabilities[nth, at],
                 threshold=thresholds[at],
                 area_mm2=slices.areas_mm2[nth, at],
+                outside_mm2=slices.outside_mm2[nth, at],
                 centroid_mm=tuple(slices.centroids_mm[nth, at]) if slices.areas_mm2[nth, at] else None,
             )
             for at, label in enumerate(COLUMNS)
@@ -90,6 +92,8 @@ def test_the_rule_and_the_service_use_the_same_numbers() -> None:
 
 def test_a_study_without_a_slice_is_never_flagged() -> None:
     """Nothing scored ranks below everything."""
-    none = SliceMeasures(np.empty((0, 6)), np.empty((0, 6)), np.empty((0, 6, 2)), np.empty(0), np.empty(0))
+    none = SliceMeasures(
+        np.empty((0, 6)), np.empty((0, 6)), np.empty((0, 6)), np.empty((0, 6, 2)), np.empty(0), np.empty(0)
+    )
     assert not is_flagged(none, THRESHOLDS)
     assert study_score(none, THRESHOLDS) == NEVER

@@ -89,11 +89,8 @@ def fit(table: BrainTable, epochs: int, batch: int, learning_rate: float, seed: 
     return fitting.trunk.eval()
 
 
-def masks_of(trunk: BrainTrunk, table: BrainTable, batch: int = 16) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """(answer, truth), each (S/2, S/2), of every slice without augmentation."""
+def truths_of(table: BrainTable, batch: int = 16) -> Iterator[NDArray[Any]]:
+    """What lies inside on the mask's grid (S/2, S/2) 0/1, of every slice without augmentation."""
     draw = torch.Generator().manual_seed(0)
     for hu, inside, pitch_mm in DataLoader(BrainSlices(table), batch):
-        image, target = on_mask_grid(hu, inside, pitch_mm, NONE, draw)
-        with torch.no_grad():
-            answer = torch.sigmoid(trunk(image))
-        yield from zip(answer[:, 0].numpy(), target[:, 0].numpy(), strict=True)
+        yield from on_mask_grid(hu, inside, pitch_mm, NONE, draw)[1][:, 0].numpy()

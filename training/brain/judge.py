@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-BRAIN_FROM = 0.5  # as scoring reads the mask
-BRAIN_LEAST_MM2 = 300.0  # as scoring asks for at least, before an image holds a brain
-ROOM_MM = 6.0  # as scoring leaves around the mask
+from training.brain.inside import BRAIN_FROM, HINT_MM2, holds_brain, roomy
+
+SLIVERS = 2.0  # below so many times what the service asks for, a slice with brain may be told either way
 
 
 @dataclass(frozen=True)
 class BrainFigures:
     """Over the slices of heads: mean Dice where there is brain, the share of the inside that the mask with its room
-    leaves out (mean and worst slice). Refusals: of slices with brain that look as if they held none, and the reverse.
+    leaves out (mean and worst slice). Refusals, as the service refuses: of slices with brain that look as if they held
+    none, and the reverse.
     """
 
     slices_with_brain: int
@@ -35,21 +35,19 @@ class BrainFigures:
 
 
 def judged(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], pitch_mm: float) -> BrainFigures:
-    """Of (answer, truth) masks on the mask's grid. Slices that hold a sliver of brain are judged by their area only."""
+    """Of (answer, truth) masks on the mask's grid. Slices that hold a sliver of brain are not judged."""
     dices, left, missed, seen, with_brain, without = [], [], 0, 0, 0, 0
-    room = ndimage.distance_transform_edt
     for answer, truth in pairs:
         mask, inside = answer >= BRAIN_FROM, truth > 0.5
-        area_mm2, true_mm2 = mask.sum() * pitch_mm**2, inside.sum() * pitch_mm**2
+        true_mm2 = inside.sum() * pitch_mm**2
         if true_mm2 == 0:
             without += 1
-            seen += bool(area_mm2 >= BRAIN_LEAST_MM2)
-        elif true_mm2 >= 2 * BRAIN_LEAST_MM2:
+            seen += holds_brain(answer, pitch_mm)
+        elif true_mm2 >= SLIVERS * HINT_MM2:
             with_brain += 1
-            missed += bool(area_mm2 < BRAIN_LEAST_MM2)
+            missed += not holds_brain(answer, pitch_mm)
             dices.append(2 * (mask & inside).sum() / (mask.sum() + inside.sum()))
-            roomy = room(~mask) * pitch_mm <= ROOM_MM
-            left.append((inside & ~roomy).sum() / inside.sum())
+            left.append((inside & ~roomy(answer, pitch_mm)).sum() / inside.sum())
     return BrainFigures(
         with_brain,
         round(float(np.mean(dices)), 4) if dices else 0.0,

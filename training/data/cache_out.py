@@ -59,6 +59,7 @@ class Cached:
 def write_study(study: Study, folder: Path) -> None:
     """All at once: a run that is cut off leaves no half study, two runs at a time write the same one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)  # patients' pixels; what mkdtemp makes below is so by itself
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     truth = study.truth
     arrays: tuple[NDArray[Any] | None, ...] = (study.hu, study.z_mm, truth.by_slice, truth.masks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -84,6 +84,11 @@ class Report:
     def passed(self) -> bool:
         """Whether training may begin."""
         return not any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    def named(self, name: Callable[[str], str]) -> Report:
+        """The same, places and sentences as `name` tells them."""
+        told = [replace(one, file=name(one.file), sentence=name(one.sentence)) for one in self.findings]
+        return replace(self, source=name(self.source), findings=tuple(told))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -203,7 +208,7 @@ class _Notes:
         for found in where.values():
             if len(found) > 1:
                 (first, one), (second, other) = list(found.items())[:2]
-                told = f"study {other.uid} is in {second}, its patient's study {one.uid} ({one.place}) in {first}"
+                told = f"is in {second}, another study of the patient ({one.place}) in {first}"
                 self.add(Fault.LEAK, other.place, told)
         self._shared_pictures(part_of)
 

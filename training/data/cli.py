@@ -34,8 +34,7 @@ def check(  # Typer's options are the arguments
     json_out: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Read every study once: spacing, orientation, HU, labels, duplicates, leaks. Exit code 1 if it must be mended."""
-    if layout not in LAYOUT_NAMES:
-        raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUT_NAMES)}", param_hint="--layout")
+    _known(layout)
     found = _checked(path, layout, csv, seed, _faults(allow or []))
     if report is not None:
         _write(found, report)
@@ -48,22 +47,48 @@ def check(  # Typer's options are the arguments
     raise typer.Exit(0 if found.passed else 1)
 
 
+@app.command()
+def find(
+    told: Annotated[str, typer.Argument(metavar="NAME", help="uid-… or a place, as a report names it.")],
+    path: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    layout: Annotated[str, typer.Option(help=f"One of {', '.join(LAYOUT_NAMES)}.")] = "folder",
+    csv: Annotated[Path | None, typer.Option(help="Table of labels.")] = None,
+) -> None:
+    """Print UID and place of the studies that a report names so. Exit code 1: there is none."""
+    from training.data.naming import hashed, named  # noqa: PLC0415  # heavy: only for work
+    from training.data.sources import open_source  # noqa: PLC0415  # heavy: only for work
+
+    _known(layout)
+    entries = open_source(layout, path, csv).entries()
+    found = [one for one in entries if told == hashed(one.uid) or told in named(one.place, path)]
+    for one in found:
+        typer.echo(f"{one.uid}\t{one.place}")
+    raise typer.Exit(0 if found else 1)
+
+
+def _known(layout: str) -> None:
+    if layout not in LAYOUT_NAMES:
+        raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUT_NAMES)}", param_hint="--layout")
+
+
 def _checked(path: Path, layout: str, csv: Path | None, seed: int, allowed: frozenset[Fault]) -> Report:
     from rich.progress import Progress  # noqa: PLC0415  # only for work
 
     from training.data.checks import check as checked  # noqa: PLC0415  # nibabel, pydicom and scikit-learn, only for work
+    from training.data.naming import named  # noqa: PLC0415  # heavy: only for work
     from training.data.sources import open_source  # noqa: PLC0415  # heavy: only for work
     from training.data.splits import parts_of  # noqa: PLC0415  # heavy: only for work
 
     with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("studies", total=None)
-        return checked(
+        found = checked(
             open_source(layout, path, csv),
             lambda entries: parts_of(entries, seed),
             name=f"{layout} {path}",
             allowed=allowed,
             tell=lambda done, of: bars.update(task, completed=done, total=of),
         )
+    return found.named(lambda text: named(text, path, csv))
 
 
 def _faults(names: list[str]) -> frozenset[Fault]:

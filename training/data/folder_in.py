@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.data.dicom_in import files_under, mark_of, pseudonym, read_headers, read_study
 from training.data.geometry import Header
+from training.data.naming import hashed
 from training.data.study import KINDS, BadStudy, Doubt, Entry, Fault, Study, Truth
 from training.data.table_in import read_table, yes_or_no
 
@@ -81,11 +82,11 @@ class FolderSource:
         return _Found(entries, dict(by_study), rows, (*doubts, *_no_patient(entries, by_study, rows)))
 
     def _no_label(self, entry: Entry) -> Doubt:
-        return Doubt(Fault.LABEL_MISSING, entry.place, f"study {entry.uid} has no label in {self._labels}")
+        return Doubt(Fault.LABEL_MISSING, entry.place, f"study {hashed(entry.uid)} has no label in {self._labels}")
 
     def _no_images(self, rows: dict[str, Row], by_study: dict[str, list[Header]]) -> list[Doubt]:
         return [
-            Doubt(Fault.EMPTY, str(self._labels), f"study {uid} has a label and no image under {self._folder}")
+            Doubt(Fault.EMPTY, str(self._labels), f"study {hashed(uid)} has a label and no image under {self._folder}")
             for uid in rows
             if uid not in by_study
         ]
@@ -134,7 +135,10 @@ def read_labels(file: Path) -> tuple[dict[str, Row], list[Doubt]]:
             raise BadStudy(file, f"line {line} has no {UID}", Fault.LABEL_MISSING)
         if rows.setdefault(uid, row) != row:
             against.add(uid)
-    doubts = [Doubt(Fault.LABEL_CONTRADICTION, str(file), f"two rows of study {uid} differ") for uid in sorted(against)]
+    doubts = [
+        Doubt(Fault.LABEL_CONTRADICTION, str(file), f"two rows of study {hashed(uid)} differ")
+        for uid in sorted(against)
+    ]
     return {uid: row for uid, row in rows.items() if uid not in against}, doubts
 
 

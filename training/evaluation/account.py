@@ -16,7 +16,6 @@ from training.evaluation.measure import Numbers, calibration_error
 from training.evaluation.tiers import Outcome, Refused
 from training.evaluation.verdict import ML_PER_MM3
 
-NOTICE = "Not for diagnosis; trained on synthetic data."
 AIMS = {
     "study_auc": ("≥", 0.97),
     "false_study_rate": ("≤", 0.05),
@@ -35,6 +34,20 @@ MEANING = {
     "calibration_error": "expected calibration error of the image probability, ten bins",
 }
 SMALL_SAMPLE = 40  # fewer studies than this say little: the page says so
+
+
+def notice(trained_on: str) -> str:
+    """What stands over every figure. `trained_on`: the model's own word; "synthetic…": it learned no real bleed."""
+    if trained_on == "synthetic":
+        return "Not for diagnosis; trained on synthetic data."
+    if learned_no_real_bleed(trained_on):
+        return "Not for diagnosis; trained on synthetic lesions alone: it has learned no real bleed."
+    return f"Not for diagnosis; {f'trained on {trained_on}' if trained_on else 'what it was trained on is not said'}."
+
+
+def learned_no_real_bleed(trained_on: str) -> bool:
+    """As the model's parameter `trained_on` begins."""
+    return trained_on.startswith("synthetic")
 
 
 def headline_json(outcome: Outcome, network: str, baseline: str, threshold: float) -> dict[str, Any]:
@@ -126,7 +139,7 @@ def _brier(probability: Numbers, truth: Numbers) -> float:
 
 
 def abstained(refused: Sequence[Refused]) -> dict[str, Any]:
-    """By reason; files are named, because somebody must be able to look."""
+    """By reason; files are named below the data's folder, because somebody must be able to look."""
     reasons = Counter(one.reason for one in refused)
     return {
         "studies": len(refused),
@@ -146,10 +159,7 @@ def unlabelled(outcome: Outcome, network: str, threshold: float) -> dict[str, An
 
 def _raised(cases: Sequence[Judged], threshold: float) -> dict[str, Any]:
     speaks = [one.probabilities[:, 0] >= threshold for one in cases]
-    volumes = [
-        float((one.areas_mm2 * rows).sum() * one.case.spacing_mm[0] * ML_PER_MM3)
-        for one, rows in zip(cases, speaks, strict=True)
-    ]
+    spoken = list(zip(cases, speaks, strict=True))
     slices = sum(len(rows) for rows in speaks)
     return {
         "studies": len(cases),
@@ -157,10 +167,16 @@ def _raised(cases: Sequence[Judged], threshold: float) -> dict[str, Any]:
         "slices": slices,
         "raised_slices": int(sum(rows.sum() for rows in speaks)),
         "raised_share": sum(rows.sum() for rows in speaks) / slices if slices else float("nan"),
-        "marked_ml": sum(volumes),
+        "refused_slices": sum(int(one.refused.sum()) for one in cases),
+        "marked_ml": sum(_ml(one, one.areas_mm2[rows]) for one, rows in spoken),
+        "outside_ml": sum(_ml(one, one.outside_mm2[rows]) for one, rows in spoken),
         "highest": max((float(one.probabilities[:, 0].max()) for one in cases), default=float("nan")),
         "operating_point": threshold,
     }
+
+
+def _ml(one: Judged, areas_mm2: Numbers) -> float:
+    return float(areas_mm2.sum() * one.case.spacing_mm[0] * ML_PER_MM3)
 
 
 def small(counted: Mapping[str, int]) -> bool:
@@ -168,4 +184,14 @@ def small(counted: Mapping[str, int]) -> bool:
     return counted["studies"] < SMALL_SAMPLE
 
 
-__all__ = ["AIMS", "KEYS", "MEANING", "NOTICE", "headline_json", "section", "small", "unlabelled"]
+__all__ = [
+    "AIMS",
+    "KEYS",
+    "MEANING",
+    "headline_json",
+    "learned_no_real_bleed",
+    "notice",
+    "section",
+    "small",
+    "unlabelled",
+]

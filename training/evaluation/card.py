@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.evaluation.account import KEYS, MEANING, NOTICE, small
+from training.evaluation.account import KEYS, MEANING, learned_no_real_bleed, small
+from training.evaluation.weakness import why
 from training.phantom.realism import card_lines
 
 TASK = (
@@ -17,12 +18,25 @@ AGREEMENT = (
     "One slice does not flag a study: neighbouring slices must agree (`worker/flagging`). The figures of studies use"
     " that very rule; figures of images are of single slices."
 )
+MASK = {
+    True: "The brain mask was asked as `worker/scoring` asks it: slices without a brain are refused, which counts as"
+    " not raised, and what is marked outside the head counts for nothing. Tags are taken to say that this is a head.",
+    False: "The brain mask was **not** asked (`--no-brain-mask`). By default the service asks (`scoring.brain_mask`),"
+    " refuses slices without a brain and leaves out what is marked outside the head.",
+}
+DEPENDENT = (
+    "A scan that anybody looked at while the recipe was chosen, or that lent slices to learn from, is no independent"
+    " evidence, whatever it shows here. `ge_head` was looked at throughout."
+)
 LIMITS = (
-    "It has never seen a bleed of a patient's, only drawn ones. Phantom figures do not predict figures on patients.",
-    "Probabilities are calibrated on phantoms with their share of lesions. Among patients they are too high.",
+    "Phantom figures do not predict figures on patients.",
     "Chronic (dark) subdurals, ischaemia, fractures, and bleeding outside the brain's coverings are not its findings.",
     "Children, contrast-enhanced, coronal and sagittal images are out of scope; scoring refuses what it recognises.",
-    "Metal, motion and post-operative heads are simulated crudely or not at all.",
+    "Phantoms show metal, motion and post-operative heads crudely or not at all.",
+)
+SYNTHETIC_LIMITS = (
+    "It has learned no bleed of a patient's, only drawn ones.",
+    "Probabilities are calibrated on phantoms with their share of lesions. Among patients they are too high.",
 )
 
 
@@ -32,9 +46,11 @@ def card(account: Mapping[str, Any]) -> str:
     lines = [
         f"# Model card: {run['model']}",
         "",
-        f"**{NOTICE}** It decides in which order studies are read, never whether one is read.",
+        f"**{account['notice']}** It decides in which order studies are read, never whether one is read.",
         "",
         _written(run),
+        "",
+        MASK[run["brain_mask"]],
         "",
         *_facts(account),
         *_labelled("S", "synthetic, held out: other seeds, and another lesion or scanner family", account["S"]),
@@ -43,7 +59,7 @@ def card(account: Mapping[str, Any]) -> str:
         *card_lines(account.get("realism")),
         "## What is known to be weak",
         "",
-        *[f"- {line}" for line in (*_weak(account["S"]), *LIMITS)],
+        *[f"- {line}" for line in (*_weak(account["S"]), *_learned(run["trained_on"]), *LIMITS)],
         "",
         "## How a study becomes flagged",
         "",
@@ -77,8 +93,19 @@ def _trained_on(told: str) -> str:
     if told == "synthetic":
         return "phantoms made by `training/phantom/`; no patient data"
     if told.startswith("synthetic"):
-        return f"{told} (`training/phantom/`); whose slices: `docs/training.md`"
+        return f"{told} (drawn by `training/phantom/`; whose slices: `docs/training.md`)"
     return told or "not said"
+
+
+def _learned(trained_on: str) -> tuple[str, ...]:
+    """What follows from what it learned."""
+    if learned_no_real_bleed(trained_on):
+        return SYNTHETIC_LIMITS
+    said = f"It learned from: {trained_on}." if trained_on else "What it learned from is not said."
+    return (
+        f"{said} On scanners and patients unlike those its figures are not known.",
+        "Probabilities hold for the share of lesions it was calibrated on. Where lesions are rarer they are too high.",
+    )
 
 
 def _labelled(letter: str, title: str, told: Mapping[str, Any] | None) -> list[str]:
@@ -94,6 +121,8 @@ def _labelled(letter: str, title: str, told: Mapping[str, Any] | None) -> list[s
 def _count_line(c: Mapping[str, int]) -> str:
     studies = f"{c['studies']} studies ({c['with_lesion']} with a lesion)"
     line = f"{studies}, {c['slices']} slices, {c['lesions_2ml']} lesions from 2 ml up."
+    if c["refused_slices"]:
+        line += f" {c['refused_slices']} slices were refused, {c['refused_with_lesion']} of them with a lesion."
     return line + (" So few studies say little." if small(c) else "")
 
 
@@ -163,8 +192,10 @@ def _real(told: Mapping[str, Any]) -> list[str]:
     if not told:
         return [*lines, "Not measured: none was given.", ""]
     lines += [
-        "| scans | reader | studies | flagged | slices | raised | highest | not scored |",
-        "|---|---|---|---|---|---|---|---|",
+        DEPENDENT,
+        "",
+        "| scans | reader | studies | flagged | slices | refused | raised | highest | not scored |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for place, one in told.items():
         refused = one["abstained"]["studies"]
@@ -173,7 +204,9 @@ def _real(told: Mapping[str, Any]) -> list[str]:
 
 
 def _raised(r: Mapping[str, Any]) -> str:
-    counts = " | ".join(str(r[key]) for key in ("studies", "flagged_studies", "slices", "raised_slices"))
+    counts = " | ".join(
+        str(r[key]) for key in ("studies", "flagged_studies", "slices", "refused_slices", "raised_slices")
+    )
     return f"{counts} | {_n(r['highest'])}"
 
 
@@ -182,7 +215,10 @@ def _weak(told: Mapping[str, Any] | None) -> list[str]:
     if not told:
         return []
     missed = [row for row in told["aims"] if not row["met"]]
-    lines = [f"Below its aim: {row['figure']} is {_n(row['told'])}, aimed at {row['aim']}." for row in missed]
+    lines = [
+        f"Below its aim: {row['figure']} is {_n(row['told'])}, aimed at {row['aim']}. {why(row['figure'], told)}"
+        for row in missed
+    ]
     network, threshold = told["network"], told["baselines"].get("HU threshold")
     if threshold and not _surely_better(network["image_auc"][1], threshold["image_auc"]):
         lines.append("On slices it is not surely better than an HU threshold.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -58,6 +59,12 @@ Blast = Annotated[
 ]
 
 
+Mask = Annotated[
+    bool,
+    typer.Option("--brain-mask/--no-brain-mask", help="Refuse and measure with the brain mask, as the service does."),
+]
+
+
 @app.callback()
 def evaluate(  # noqa: PLR0913, PLR0917  # Typer's options
     context: typer.Context,
@@ -72,17 +79,19 @@ def evaluate(  # noqa: PLR0913, PLR0917  # Typer's options
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, nothing else.")] = False,  # noqa: FBT002  # a flag
     report: Annotated[Path | None, typer.Option(help="Folder for report (HTML), figures (JSON) and card.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache for drawn studies, outside the clone.")] = None,
+    brain_mask: Mask = True,  # noqa: FBT002  # a flag
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Slices in the report.")] = True,  # noqa: FBT002  # a flag
 ) -> None:
     """Evaluate a model on fresh phantoms (tier S) or on a folder of DICOM (tiers R and L)."""
     if context.invoked_subcommand is not None:
         return
     letter = _letter(tier, dicom, csv)
-    asked = Asked(seed, studies, dicom, csv, model, tuple(real or ()), blast_ct, report, cache)
+    asked = Asked(seed, studies, dicom, csv, model, tuple(real or ()), blast_ct, report, cache, brain_mask, pictures)
     run = Evaluation(asked, Console(stderr=True))
     told = run.told(letter)
     if report is not None:
         run.write(report)
-    _print(told, as_json=as_json)
+    _print(told, run.notice, as_json=as_json)
 
 
 @app.command(name="operating-point")
@@ -92,12 +101,13 @@ def operating_point(
     budget: Annotated[float, typer.Option(help="Share of clean studies and images that may be raised.")] = 0.05,
     write: Annotated[bool, typer.Option("--write", help="Write it where the worker reads it.")] = False,  # noqa: FBT002  # a flag
     cache: Annotated[Path | None, typer.Option(help="Cache for drawn studies, outside the clone.")] = None,
+    brain_mask: Mask = True,  # noqa: FBT002  # a flag
 ) -> None:
     """Choose the operating point of *any* for a false-alarm budget, on validation phantoms of a seed of their own."""
     from training.evaluation import figures  # noqa: PLC0415  # scikit-learn and the rest, only for work
     from training.evaluation.operating_out import write_threshold  # noqa: PLC0415  # heavy: only for work
 
-    asked = Asked(VALIDATION_SEED, studies, None, None, model, (), None, None, cache)
+    asked = Asked(VALIDATION_SEED, studies, None, None, model, (), None, None, cache, brain_mask)
     run = Evaluation(asked, Console(stderr=True))
     cases = run.tier_s().judged[run.network.name]
     point = figures.operating_point(cases, budget)
@@ -118,13 +128,13 @@ def _letter(tier: Tier | None, dicom: Path | None, csv: Path | None) -> Tier:
     return tier or found
 
 
-def _print(told: dict[str, Any], *, as_json: bool) -> None:
+def _print(told: dict[str, Any], notice: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_null(told)))  # noqa: T201  # a command line prints
         return
     for key, value in told.items():
         print(f"{key:<22}{value if not isinstance(value, float) else f'{value:8.3f}'}")  # noqa: T201  # the answer
-    print("Not for diagnosis; trained on synthetic data.")  # noqa: T201  # the answer
+    print(notice)  # noqa: T201  # the answer
 
 
 def _null(value: Any) -> Any:
@@ -146,18 +156,23 @@ class Asked:
     blast_ct: Path | None
     report: Path | None
     cache: Path | None
+    brain_mask: bool = True
+    pictures: bool = True
 
 
 class Evaluation:
     """One model on the tiers that were asked for."""
 
     def __init__(self, asked: Asked, console: Console) -> None:
+        from training.evaluation.account import notice  # noqa: PLC0415  # heavy: only for work
+        from training.evaluation.brain_in import BrainMask  # noqa: PLC0415  # heavy: only for work
         from training.evaluation.network_in import Network  # noqa: PLC0415  # heavy: only for work
         from training.evaluation.threshold import HuThreshold  # noqa: PLC0415  # heavy: only for work
 
         self.asked = asked
         self.console = console
-        self.network: Network = Network(asked.model)
+        self.network: Network = Network(asked.model, mask=BrainMask() if asked.brain_mask else None)
+        self.notice = notice(self.network.trained_on)
         self.baseline = HuThreshold()
         self.outcomes: dict[str, Outcome] = {}
 
@@ -189,11 +204,14 @@ class Evaluation:
 
     def _folder(self, folder: Path, labels: Path | None) -> Outcome:
         from training.data.folder_in import FolderSource  # noqa: PLC0415  # heavy: only for work
+        from training.data.naming import named  # noqa: PLC0415  # heavy: only for work
 
         source = FolderSource(folder, labels)
         for doubt in source.doubts():
-            self.console.print(f"{doubt.file}: {doubt.sentence}", style="yellow", highlight=False, soft_wrap=True)
-        return self._run(source, self._plan(lambda _entry: {}), f"studies in {folder.name}")
+            sentence = named(f"{doubt.file}: {doubt.sentence}", folder, labels)
+            self.console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+        name = f"studies in {folder.name}"
+        return self._run(source, self._plan(lambda _entry: {}), name, lambda text: named(text, folder, labels))
 
     def _plan(self, tags: Any) -> Plan:
         from training.evaluation.robustness import shifts  # noqa: PLC0415  # heavy: only for work
@@ -207,7 +225,7 @@ class Evaluation:
             shifts=shifts(self.gradients()) if full else (),
             shifted_studies=SHIFTED if full else 0,
             tags=tags,
-            pictures=full,
+            pictures=full and self.asked.pictures,
         )
 
     def _slow(self) -> tuple[Reader, ...]:
@@ -230,7 +248,7 @@ class Evaluation:
             )
             return None
 
-    def _run(self, source: Source, plan: Plan, name: str) -> Outcome:
+    def _run(self, source: Source, plan: Plan, name: str, written: Callable[[str], str] = lambda text: text) -> Outcome:
         from training.evaluation.tiers import evaluate as every  # noqa: PLC0415  # heavy: only for work
 
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -238,6 +256,9 @@ class Evaluation:
             task = bars.add_task(name, total=None)
             tell: Tell = lambda done, of: bars.update(task, completed=done, total=of)  # noqa: E731  # a line, not a function
             outcome = every(source, plan, tell)
+        outcome.refused = [
+            replace(one, place=written(one.place), reason=written(one.reason)) for one in outcome.refused
+        ]
         for one in outcome.refused:
             self.console.print(
                 f"not scored: {one.place}: {one.reason}", style="yellow", highlight=False, soft_wrap=True
@@ -255,7 +276,7 @@ class Evaluation:
         name, point = self.network.name, self.network.thresholds["any"]
         real = {place.name: self._folder(place, None) for place in self.asked.real}
         told = {
-            "notice": account.NOTICE,
+            "notice": self.notice,
             "run": self._facts(),
             "thresholds": dict(self.network.thresholds),
             "adversary": "random signs" if self.gradients() is None else "FGSM",
@@ -291,6 +312,8 @@ class Evaluation:
         given += [f"--real {place.name}" for place in asked.real]
         given += ["--blast-ct FILE"] if asked.blast_ct else []
         given += [f"--dicom {asked.dicom.name} --csv {asked.csv.name}"] if asked.dicom and asked.csv else []
+        given += [] if asked.brain_mask else ["--no-brain-mask"]
+        given += [] if asked.pictures else ["--no-pictures"]
         return {
             "model": file.parents[1].name if file.parent.name.isdecimal() else file.stem,
             "file": "/".join(file.parts[-3:]),
@@ -298,6 +321,7 @@ class Evaluation:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "command": " ".join(["triage evaluate", *given, "--report DIR"]),
             "commit": _commit(),
+            "brain_mask": asked.brain_mask,
             "trained_on": self.network.trained_on,
             "runtime": runtime_version(),
         }

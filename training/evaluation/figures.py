@@ -281,6 +281,8 @@ def counted(cases: Sequence[Judged]) -> dict[str, int]:
         "slices": sum(len(one.probabilities) for one in cases),
         "asked_slices": len(slices.truth),
         "asked_with_lesion": int(slices.truth.sum()),
+        "refused_slices": sum(int(one.refused.sum()) for one in cases),
+        "refused_with_lesion": sum(int((one.case.labels[one.refused, 0] == 1).sum()) for one in cases),
         "lesions": sum(len(one.case.lesions) for one in cases),
         "lesions_2ml": sum(lesion.volume_ml >= LARGE_ML for one in cases for lesion in one.case.lesions),
     }

@@ -53,8 +53,8 @@ class Case:
 class Judged:
     """One reader's word on one case. dice: None where no mask or no lesion is known.
 
-    marked_ml: for each of the case's lesions, how much of it is marked on each slice (n,). areas_mm2: all that is
-    marked on each slice (n,).
+    marked_ml: for each of the case's lesions, how much of it is marked on each slice (n,). areas_mm2, outside_mm2: all
+    that is marked on each slice (n,), inside the head and beyond it. refused (n,): not analysed, so never raised.
     """
 
     case: Case
@@ -63,6 +63,8 @@ class Judged:
     dice: float | None
     marked_ml: tuple[Numbers, ...]
     areas_mm2: Numbers
+    outside_mm2: Numbers
+    refused: NDArray[np.bool_]
 
     def flagged(self, threshold: float) -> bool:
         """At this operating point of *any*."""
@@ -137,10 +139,12 @@ def judged(case: Case, study: Study, reading: Reading, thresholds: Mapping[str, 
     return Judged(
         case=case,
         probabilities=reading.measures.probabilities,
-        score=study_score(reading.measures, limits(thresholds)),
+        score=study_score(reading.measures.of(~reading.refused), limits(thresholds)),
         dice=overlap,
         marked_ml=tuple(_marked_ml(lesion, study, reading.marks) for lesion in case.lesions),
         areas_mm2=reading.measures.areas_mm2[:, 0],
+        outside_mm2=reading.measures.outside_mm2[:, 0],
+        refused=reading.refused,
     )
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.evaluation import plots
 from training.evaluation.account import KEYS, MEANING, small
+from training.evaluation.card import DEPENDENT
 from training.evaluation.tiers import Outcome
 
 TITLES = {"S": "synthetic, held out", "L": "real and labelled"}
@@ -50,6 +51,8 @@ def page(account: Mapping[str, Any], outcomes: Mapping[str, Outcome], network: s
         keys=KEYS,
         meaning=MEANING,
         shift_keys=SHIFT_KEYS,
+        patients_shown=any(tier.letter == "L" and tier.sheet for tier in tiers),
+        dependent=DEPENDENT.replace("`", ""),
         adversary=FGSM if account["adversary"] == "FGSM" else RANDOM,
     )
 

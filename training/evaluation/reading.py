@@ -22,11 +22,12 @@ class Reading:
     """Slices of one study as one reader sees them.
 
     measures: probabilities, areas and centroids by slice and label; marks (n, H, W): bit c is KINDS[c], on the
-    study's own pixels.
+    study's own pixels. refused (n,): the service would not analyse the slice; its measures and marks are empty.
     """
 
     measures: SliceMeasures
     marks: NDArray[np.uint8]
+    refused: NDArray[np.bool_]
 
 
 class Reader(Protocol):

@@ -78,5 +78,5 @@ def any_reading(
     probabilities[:, 0] = score
     for nth, one in enumerate(marks):
         areas[nth, :1], centroids[nth, :1] = measured(one[None], spacing_mm)
-    measures = SliceMeasures(probabilities, areas, centroids, *positions_of(study))
-    return Reading(measures, marks * np.uint8(1 << UNNAMED_BIT))
+    measures = SliceMeasures(probabilities, areas, np.zeros_like(areas), centroids, *positions_of(study))
+    return Reading(measures, marks * np.uint8(1 << UNNAMED_BIT), np.zeros(count, bool))

@@ -86,7 +86,7 @@ def evaluate(source: Source, plan: Plan, tell: Tell = lambda _done, _of: None) -
     for nth, entry in enumerate(entries):
         study = _loaded(source, entry, outcome)
         if study is not None:
-            _look(study, plan, outcome, plan.tags(entry))
+            _look(study, entry, plan, outcome)
         tell(nth + 1, len(entries))
     return outcome
 
@@ -104,12 +104,17 @@ def _loaded(source: Source, entry: Entry, outcome: Outcome) -> Study | None:
     return study
 
 
-def _look(study: Study, plan: Plan, outcome: Outcome, tags: Mapping[str, str]) -> None:
+def _look(study: Study, entry: Entry, plan: Plan, outcome: Outcome) -> None:
+    tags = plan.tags(entry)
     case = case_of(study, tags)
     light = without_voxels(case)
     network = plan.readers[0]
+    readings = {reader.name: reader.read(study) for reader in plan.readers}
+    if readings[network.name].refused.all():
+        outcome.refused.append(Refused(entry.place, "no slice shows a brain", unreadable=False))
+        return
     for reader in plan.readers:
-        reading = reader.read(study)
+        reading = readings[reader.name]
         outcome.judged.setdefault(reader.name, []).append(_kept(case, light, study, reading, reader))
         if reader is network and plan.pictures:
             outcome.shown.append(picture_of(study, case, reading))

@@ -29,15 +29,20 @@ NEVER = -4.0  # below every score that some operating point could give
 class SliceMeasures:
     """What scoring measures on each slice of one series. Columns are the labels, the first of them *any*.
 
-    probabilities, areas_mm2 (n, L); centroids_mm (n, L, 2), NaN where nothing is marked; position_mm, thickness_mm (n,)
-    along the slice normal.
+    probabilities, areas_mm2, outside_mm2 (n, L): marked inside the head, where the brain mask was asked, and beyond it;
+    centroids_mm (n, L, 2), NaN where nothing is marked; position_mm, thickness_mm (n,) along the slice normal.
     """
 
     probabilities: Numbers
     areas_mm2: Numbers
+    outside_mm2: Numbers
     centroids_mm: Numbers
     position_mm: Numbers
     thickness_mm: Numbers
+
+    def of(self, rows: NDArray[np.bool_]) -> SliceMeasures:
+        """These slices alone."""
+        return SliceMeasures(**{name: values[rows] for name, values in vars(self).items()})
 
 
 def is_flagged(slices: SliceMeasures, thresholds: Numbers, rules: FlaggingSettings | None = None) -> bool:
@@ -126,8 +131,8 @@ def _large(
 ) -> bool:
     area_mm2 = slices.areas_mm2[:, label]
     volume_ml = _per_place(slices, chain, area_mm2 * slices.thickness_mm).sum() * ML_PER_MM3
-    blank = chain[area_mm2[chain] == 0]
-    return bool(volume_ml >= rules.min_volume_ml or len(np.unique(_places(slices.position_mm[blank]))) >= unmeasured)
+    unsized = chain[(area_mm2[chain] == 0) & (slices.outside_mm2[chain, label] == 0)]
+    return bool(volume_ml >= rules.min_volume_ml or len(np.unique(_places(slices.position_mm[unsized]))) >= unmeasured)
 
 
 def _per_place(slices: SliceMeasures, chain: NDArray[np.intp], value: Numbers) -> Numbers:

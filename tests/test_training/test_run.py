@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from contracts.errors import TriageError
-from tests.test_training.data_cases import PREFIX, head, image, write, write_folder, write_rsna
+from tests.test_training.data_cases import PIXEL_MM, PREFIX, head, image, write, write_folder, write_rsna, write_series
 from training.cli import app
 from training.demo_out import FIRST_SEED, STEPS_HU, _coarse, _suitable
 from training.fit.data import Unfit
@@ -228,7 +228,6 @@ def test_a_second_fit_learns_from_bleeds_planted_in_real_slices(produced: Path) 
     brains = [plane for plane in run.table("hard").hu if inside_of(plane.astype(np.float32), 1.1) is not None]
     Image.fromarray(np.clip(brains[0], 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(host / "a.png")
     second = run.second(host, NAMED)
-    assert not run.checkpoint.exists()
     write_folder(produced / "another", {1: False})
     second.apart((produced / "another", None))
     with pytest.raises(Unfit, match=r"1 of its slices are among the --hosts"):
@@ -306,6 +305,11 @@ def test_the_split_that_data_come_with_is_kept_and_its_test_part_judged(produced
     parts = ("train", "train", "train", "train", "validation", "validation", "test", "test", "test", "test")
     rows = [f"{PREFIX}.{nth},{int(sick)},{part}" for (nth, sick), part in zip(labels.items(), parts, strict=True)]
     table.write_text("\n".join(["study_instance_uid,label,split", *rows]), "utf-8")
+    for nth in range(7, 11):  # finer: what the service would refuse is not judged
+        uid = f"{PREFIX}.{nth}"
+        tags = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "PatientID": f"synthetic-{nth}"}
+        fine = head(nth).repeat(2, 1).repeat(2, 2)
+        write_series(produced / "labelled" / f"study_{nth}", fine, PixelSpacing=[PIXEL_MM / 2] * 2, **tags)
     data = '[data]\nlayout = "folder"\npath = "labelled"\nlabels = "labelled/labels.csv"\nphantoms = false'
     run = experiment(produced, "alone", data)
     found = [[entry.uid for entry in run.data().of(part)] for part in ("train", "validation", "test")]
@@ -318,7 +322,8 @@ def test_the_split_that_data_come_with_is_kept_and_its_test_part_judged(produced
 def test_data_that_do_not_pass_the_check_are_not_learned_from(produced: Path) -> None:
     """The file and the rule are named before anything is drawn; a rule that is allowed by name is told of instead."""
     write_folder(produced / "broken", {nth: nth % 2 == 0 for nth in range(1, 9)})
-    write(produced / "broken" / "study_3" / "IM0001.dcm", image(head(3)[0], RescaleSlope=None))
+    uids = {"StudyInstanceUID": f"{PREFIX}.3", "SeriesInstanceUID": f"{PREFIX}.3.1"}
+    write(produced / "broken" / "study_3" / "IM0001.dcm", image(head(3)[5], 5, RescaleSlope=None, **uids))
     told = '[data]\nlayout = "folder"\npath = "broken"\nlabels = "broken/labels.csv"'
     with pytest.raises(Unfit, match=r"not_hu: .*study_3.*RescaleSlope.*data\.allow = \["):
         experiment(produced, "broken_data", told).slices("train")

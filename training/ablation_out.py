@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.evaluation.training_report import without_nan
 from training.fit.ablation import Trial, as_json, judged, markdown, on_real
-from training.real_in import read_dicom_folder
+from training.real_in import read_ct_folder
 from training.recipe import Recipe
 from training.recipe_in import load_recipe
 from training.run_out import Run
@@ -62,7 +62,7 @@ def _trial(run: Run, option: str, real_dicom: Path | None) -> Trial:
             if name in run.recipe.sets:
                 told |= {f"{name}.{key}": value for key, value in judged(served, run.table(name), threshold).items()}
         if real_dicom is not None:
-            found = on_real(served, read_dicom_folder(real_dicom), threshold)
+            found = on_real(served, read_ct_folder(real_dicom), threshold)
             told |= {f"real.{key}": value for key, value in found.items()}
         kept.write_text(json.dumps(told), "utf-8")
     return Trial(option, run.settings.seed, json.loads(kept.read_text("utf-8")))

@@ -36,6 +36,13 @@ Hosts = Annotated[
         file_okay=False,
     ),
 ]
+HostsNamed = Annotated[
+    str,
+    typer.Option(
+        envvar="TRIAGE_HOSTS_NAMED",
+        help="With --hosts: whose slices they are and their licence, in one line. Graph, report and card say it.",
+    ),
+]
 
 
 @app.callback()
@@ -48,17 +55,18 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
     real_dicom: RealDicom = None,
     real_png: RealPng = None,
     hosts: Hosts = None,
+    hosts_named: HostsNamed = "",
     studies: Annotated[int, typer.Option(help="Fresh studies that the card is made from; 0: no card.", min=0)] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the checkpoint of this recipe.")] = False,  # noqa: FBT002  # a flag
 ) -> None:
     """Run the whole recipe; goes on from its checkpoint when it was cut off."""
 
-    def prepared() -> Run:
+    def prepared(*, learned: bool = False) -> Run:
         from training.run_out import Run  # noqa: PLC0415  # PyTorch and the rest, only for work
 
         recipe, kept = _recipe(config), cache or cache_dir()
         place = kept / "experiments" / recipe.variant  # what stands on a base never replaces what is shipped
-        return Run(
+        run = Run(
             recipe,
             kept,
             models or (place / "models" if recipe.variant else HERE.parent / "triton_models"),
@@ -66,14 +74,17 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
             Console(stderr=True),
             config,
         )
+        return run if hosts is None or not learned else run.second(hosts, hosts_named)
 
     context.obj = prepared
     if context.invoked_subcommand is None:
-        run = prepared()
-        if hosts is not None:
-            run = run.second(hosts, fresh=fresh)
-        elif run.recipe.hosts is not None:
-            run.console.print("no --hosts: the first fit, on phantoms alone, is all", style="yellow")
+        from training.run_out import TO_REPORT  # noqa: PLC0415  # as above
+
+        prepared().require(TO_REPORT)
+        run = prepared(learned=True)
+        if hosts is None and run.recipe.hosts is not None:
+            run.console.print("no --hosts: the first fit, without real slices, is all", style="yellow")
+        run.apart((real_dicom, real_png))
         served = run.fitted(fresh=fresh)
         run.exported(served)
         run.evaluated(real_dicom, real_png)
@@ -91,8 +102,8 @@ def slices(context: typer.Context) -> None:
 
 @app.command()
 def evaluate(context: typer.Context, real_dicom: RealDicom = None, real_png: RealPng = None) -> None:
-    """Only evaluate the exported model and write the report."""
-    context.obj().evaluated(real_dicom, real_png)
+    """Only evaluate the exported model and write the report; `--hosts`, given before it, as in the fit."""
+    context.obj(learned=True).evaluated(real_dicom, real_png)
 
 
 @app.command()

@@ -7,12 +7,28 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from training.fit.options import Count, FitSettings, NotNegative, Positive, Share, Some
 
+FaultName = Literal[  # training.data.study.Fault, whose packages a recipe is read without
+    "corrupt",
+    "empty",
+    "not_hu",
+    "spacing",
+    "mixed_spacing",
+    "orientation",
+    "label_missing",
+    "label_contradiction",
+    "empty_class",
+    "duplicate",
+    "leak",
+    "not_head",
+    "patient_unknown",
+]
 GENERATOR_VERSION = 4  # raise it when the phantom's code changes what it draws: cached slices are then drawn again
 
 
@@ -49,6 +65,7 @@ class RealData:
     path: str  # beside the recipe, unless absolute
     labels: str = ""  # another table than the layout's own; for a folder the only one
     phantoms: bool = True  # learn from the phantom sets as well
+    allow: tuple[FaultName, ...] = ()  # rules of `triage data check` that may be broken: told, and trained on
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,7 @@ def recipe_of(table: Mapping[str, Any]) -> Recipe:
     except ValidationError as faults:
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults.errors())
         raise ValueError(f"the training recipe is not understood: {told}") from faults
-    problem = _contradiction(recipe.fit)
+    problem = _contradiction(recipe.fit) or _shared_seeds(recipe.sets)
     if problem:
         raise ValueError(f"the training recipe is not understood: {problem}")
     return recipe
@@ -137,6 +154,15 @@ def _contradiction(fit: FitSettings) -> str:
         "fit.widths: at least two levels": len(fit.widths) < 2,
     }
     return next((sentence for sentence, broken in rules.items() if broken), "")
+
+
+def _shared_seeds(sets: Mapping[str, SliceSet]) -> str:
+    """A head that is learned from and judged on measures nothing."""
+    inorder = sorted(sets.items(), key=lambda item: item[1].first_seed)
+    for (before, one), (after, other) in pairwise(inorder):
+        if one.first_seed + one.heads > other.first_seed:
+            return f"sets.{before}, sets.{after}: share heads from seed {other.first_seed} on"
+    return ""
 
 
 def over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Figures of merit, the baseline, the recipe."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.data.study import Fault
 from training.evaluation.calibration import calibrate
 from training.evaluation.measure import auc, by_head, calibration_error, dice, threshold_at
-from training.evaluation.slices import in_a_row
 from training.evaluation.threshold import blood_area_mm2
-from training.recipe import read_recipe
+from training.fit.data import Unfit
+from training.recipe import FaultName, read_recipe
 
 RECIPE = Path(__file__).parents[2] / "training" / "configs" / "head_ct_lesion.toml"
 
@@ -109,12 +111,34 @@ def test_a_recipe_that_is_not_understood_is_refused_with_a_sentence(damage: str)
         read_recipe(damage)
 
 
-def test_a_study_is_flagged_only_by_neighbours_of_one_label() -> None:
-    """Two slices in a row of one label flag; two labels on two slices, or a gap between, do not."""
-    apart = np.array([[True, False], [False, True], [True, False], [False, False]])
-    joined = np.array([[False, False], [True, False], [True, False], [False, True]])
-    assert not in_a_row(apart, 2)
-    assert in_a_row(joined, 2)
+def test_recipes_whose_sets_share_heads_are_refused() -> None:
+    """What is judged was not learned from: the sentence names both sets and the seed."""
+    text = RECIPE.read_text("utf-8").replace("first_seed = 2_000_000", "first_seed = 399")
+    with pytest.raises(ValueError, match=r"sets\.train, sets\.hard: share heads from seed 399"):
+        read_recipe(text)
+
+
+def test_a_recipe_may_allow_every_rule_of_the_check_and_no_other() -> None:
+    """A recipe is read without the packages of the data: its list is held against theirs here."""
+    assert set(get_args(FaultName)) == set(Fault)
+    data = '\n[data]\nlayout = "rsna"\npath = "."\nallow = ["leek"]\n'
+    with pytest.raises(ValueError, match=r"data\.allow"):
+        read_recipe(RECIPE.read_text("utf-8") + data)
+
+
+def test_data_that_say_nothing_of_masses_are_calibrated_on() -> None:
+    """Public sets ask for bleeds alone: their clean slices are clean, and a label nobody asked for is left as it is."""
+    rng = np.random.default_rng(5)
+    labels = np.zeros((300, 6), np.float32)
+    labels[:90, :3] = 1
+    labels[:, 5] = 0.5
+    logits = np.where(labels == 1, 2.0, -2.0) + rng.normal(0, 1, labels.shape)
+    found = calibrate(logits, labels, 0.05)
+    assert all(0.3 <= value <= 0.95 for value in found.thresholds.values())
+    assert (found.scale[5], found.offset[5]) == (1.0, 0.0)
+    for none in (0.0, 1.0):
+        with pytest.raises(Unfit, match="nothing can be calibrated"):
+            calibrate(logits, np.where(labels == none, 0.5, labels), 0.05)
 
 
 def test_no_threshold_lies_below_a_probability_worth_overtaking_for() -> None:

@@ -1,19 +1,22 @@
 """Bleeds planted into slices that have none; the slices here are bleed-free phantoms, no patient's."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.test_training.data_cases import PIXEL_MM, head, image, write, write_series
+from training.data.study import BadStudy
 from training.phantom.atlas_in import Atlas
 from training.phantom.hosts import AIR_HU, FAT_HU, Host, host_of, hosted, inside_of, restored
 from training.phantom.plan import plan_head
 from training.phantom.render import render
 from training.phantom.scanner import TRAIN_FAMILIES, plan_scanner
 from training.phantom.visible import contrast_hu, visible
-from training.real_in import read_hosts
+from training.real_in import digests_of, read_ct_folder, read_hosts
 from training.slices_out import SLICE_SHAPE
 
 PITCH_MM = 0.8
@@ -109,11 +112,64 @@ def test_an_8_bit_picture_gets_its_air_fat_and_bone_again(slices: NDArray[np.flo
 
 def test_a_folder_is_read_whatever_it_holds(slices: NDArray[np.float32], tmp_path: Path) -> None:
     """Pictures as they come; an empty folder is named."""
-    with pytest.raises(ValueError, match=r"no \.dcm and no \.png"):
+    with pytest.raises(BadStudy, match=r"no \.dcm and no \.png"):
         read_hosts(tmp_path)
     Image.fromarray(np.clip(slices[0], 0, 255).astype(np.uint8)).save(tmp_path / "a.png")
     (found,) = read_hosts(tmp_path)
     assert found.hu.shape == SLICE_SHAPE
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(BadStudy, match=r"b\.png: is no picture"):
+        read_hosts(tmp_path)
+
+
+def test_pixels_of_a_sound_scan_are_read_as_they_are(tmp_path: Path) -> None:
+    """In HU, from the feet upwards, with their spacing; localisers and licence texts are passed over."""
+    hu = head(3)
+    write_series(tmp_path / "series", hu)
+    write(tmp_path / "scout.dcm", image(hu[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    (tmp_path / "LICENSE").write_text("free", "utf-8")
+    found = read_ct_folder(tmp_path)
+    assert [pitch_mm for _, pitch_mm in found] == [PIXEL_MM] * len(hu)
+    assert all((one == plane).all() for (one, _), plane in zip(found, hu, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        ({"Modality": "MR"}, "is MR, no CT"),
+        ({"RescaleSlope": None}, "no RescaleSlope"),
+        ({"RescaleIntercept": 0}, "hold no HU"),
+        ({"PixelSpacing": None}, "no PixelSpacing"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
+        ({"PixelData": b"short"}, "cannot be read"),
+    ],
+)
+def test_a_slice_that_is_no_ct_in_hu_is_named(tags: dict[str, Any], told: str, tmp_path: Path) -> None:
+    """One sentence with the file's name, as hosts and for false alarms alike."""
+    write(tmp_path / "a.dcm", image(head(1)[0], **tags))
+    for read in (read_hosts, read_ct_folder):
+        with pytest.raises(BadStudy, match=rf"a\.dcm.*{told}"):
+            read(tmp_path)
+
+
+def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
+    """By its suffix it should be one."""
+    (tmp_path / "junk.dcm").write_bytes(b"junk")
+    with pytest.raises(BadStudy, match=r"junk\.dcm: is no DICOM"):
+        read_hosts(tmp_path)
+
+
+def test_a_slice_is_known_again_as_an_8_bit_picture(tmp_path: Path) -> None:
+    """Its soft tissue is the same; another head's is not, and a blank picture is nobody's."""
+    hu = head(2, 1)
+    write_series(tmp_path / "dicom", hu)
+    (tmp_path / "png").mkdir()
+    Image.fromarray(np.clip(hu[0], 0, 255).astype(np.uint8)).save(tmp_path / "png" / "a.png")
+    Image.fromarray(np.zeros(hu[0].shape, np.uint8)).save(tmp_path / "png" / "blank.png")
+    assert digests_of(tmp_path / "dicom") == digests_of(tmp_path / "png")
+    assert len(digests_of(tmp_path / "png")) == 1
+    write_series(tmp_path / "other", head(4, 1))
+    assert not digests_of(tmp_path / "png") & digests_of(tmp_path / "other")
 
 
 def test_slices_whose_lesion_nobody_could_see_are_left_out(hosts: list[Host]) -> None:

@@ -11,16 +11,21 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from contracts.errors import TriageError
-from tests.test_training.data_cases import write_folder, write_rsna
+from tests.test_training.data_cases import PIXEL_MM, PREFIX, head, image, write, write_folder, write_rsna, write_series
 from training.cli import app
 from training.demo_out import FIRST_SEED, STEPS_HU, _coarse, _suitable
 from training.fit.data import Unfit
+from training.fit.loop_out import Fitted
+from training.fit.start_out import made
 from training.onnx_in import OnnxModel
+from training.origin_in import checked_name, trained_on
 from training.phantom.atlas_in import Atlas
 from training.phantom.hosts import inside_of
 from training.recipe_in import load_recipe
 from training.run_out import Run
 
+NAMED = "CPAISD, CC BY 4.0"
+RSNA = '[data]\nlayout = "rsna"\npath = "rsna"'
 ROOT = Path(__file__).parents[2]
 TINY = """
 name = "head_ct_lesion"
@@ -107,7 +112,7 @@ def test_recipes_are_compared_over_seeds_and_nothing_is_fitted_twice(produced: P
     lines = (produced / "reports" / "ablation.md").read_text("utf-8").splitlines()
     rows = [line for line in lines if line.startswith(("| tiny | 2 |", "| warm | 2 |", "| cold | 1 |"))]
     assert len(rows) == 3
-    assert all("–" in row for row in rows)
+    assert all("–" in row for row in rows if "| 2 |" in row)
     figures = json.loads((produced / "reports" / "ablation.json").read_text("utf-8"))["trials"]
     assert [(one["option"], one["seed"]) for one in figures] == [
         ("tiny", 1),
@@ -131,7 +136,7 @@ def test_real_data_are_learned_from_beside_phantoms_and_split_by_patient(produce
     """Studies in a public layout: in training and in calibration, no patient in both; the fit is one of its own."""
     kinds = [frozenset(), frozenset({"any", "subdural"}), frozenset(), frozenset()]
     write_rsna(produced / "rsna", {f"{nth}": kinds if nth % 2 else [frozenset()] * 4 for nth in range(1, 9)})
-    run = experiment(produced, "real", '[data]\nlayout = "rsna"\npath = "rsna"')
+    run = experiment(produced, "real", '[data]\nlayout = "rsna"\npath = "rsna"\nallow = ["empty_class"]')
     parts = {part: run.slices(part) for part in ("train", "validation")}
     phantoms = len(run.table("train").hu)
     assert len(parts["train"]) > phantoms
@@ -242,13 +247,122 @@ def test_a_second_fit_learns_from_bleeds_planted_in_real_slices(produced: Path) 
     )
     brains = [plane for plane in run.table("hard").hu if inside_of(plane.astype(np.float32), 1.1) is not None]
     Image.fromarray(np.clip(brains[0], 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(host / "a.png")
-    second = run.second(host)
-    assert run.checkpoint.exists()
+    second = run.second(host, NAMED)
+    write_folder(produced / "another", {1: False})
+    second.apart((produced / "another", None))
+    with pytest.raises(Unfit, match=r"1 of its slices are among the --hosts"):
+        second.apart((None, host))
     assert len(second.slices("train")) == len(run.slices("train")) + 8
     assert len(second.slices("validation")) == len(run.slices("validation"))
     assert second.checkpoint != run.checkpoint
     second.exported(second.fitted())
+    assert run.checkpoint.exists()
     metadata = OnnxModel(produced / "models" / "head_ct_lesion" / "1" / "model.onnx").metadata
-    assert metadata["trained_on"] == "synthetic bleeds, in phantoms and in 1 real slices without any"
+    assert metadata["trained_on"] == f"synthetic bleeds, in phantoms and in 1 real slices without any ({NAMED})"
+    told = second.evaluated(None, None)["run"]
+    assert told["first"]["epochs"] == told["epochs"] == 1
+    assert told["training_slices"] == len(run.table("train").hu)
+    with pytest.raises(Unfit, match=r"is trained on .*see --hosts"):
+        run.evaluated(None, None)
     with pytest.raises(Unfit, match=r"no table \[hosts\]"):
-        experiment(produced, "hostless", "").second(host)
+        experiment(produced, "hostless", "").second(host, NAMED)
+    went_on = experiment(produced, "went_on", f'fit.start_from = "{second.checkpoint}"')
+    assert went_on.trained_on == f"synthetic, after weights trained on {metadata['trained_on']}"
+    with pytest.raises(Unfit, match="among the --hosts"):
+        went_on.apart((None, host))
+
+
+@pytest.mark.parametrize("named", ["", "  ", "two\nlines", "x" * 121, 'a "quote"', "back\\slash"])
+def test_hosts_are_named_in_one_plain_line(named: str, tmp_path: Path) -> None:
+    """The words stand in the graph and in Triton's configurations; without any nothing is read."""
+    with pytest.raises(Unfit, match="--hosts-named"):
+        checked_name(named)
+    done = CliRunner().invoke(app, ["--hosts", str(tmp_path), "--hosts-named", named])
+    assert isinstance(done.exception, Unfit)
+
+
+@pytest.mark.parametrize(
+    ("lines", "hosts", "begun", "told"),
+    [
+        ("", 0, {}, "synthetic"),
+        ("", 2, {}, "synthetic bleeds, in phantoms and in 2 real slices without any (ours)"),
+        (RSNA, 0, {}, "real studies with labels (layout rsna), and phantoms"),
+        (f"{RSNA}\nphantoms = false", 0, {}, "real studies with labels (layout rsna)"),
+        (
+            f"{RSNA}\nphantoms = false",
+            2,
+            {},
+            "real studies with labels (layout rsna), and synthetic bleeds, in 2 real slices without any (ours)",
+        ),
+        ('fit.unlabelled = "x"\nfit.pseudo = "threshold"', 0, {}, "real scans without labels, and synthetic"),
+        ("", 0, {"weights": "real studies"}, "weights trained on real studies, then synthetic"),
+        ("", 0, {"a teacher": ""}, "a teacher trained on what nobody says, then synthetic"),
+        ("", 0, {"a teacher": "synthetic"}, "synthetic"),
+    ],
+)
+def test_a_model_says_synthetic_first_only_where_no_real_bleed_was_learned_from(
+    lines: str, hosts: int, begun: dict[str, str], told: str, produced: Path
+) -> None:
+    """The service shows it: data, hosts, and what first weights and teachers say of themselves."""
+    recipe = experiment(produced, "origin", lines).recipe
+    assert trained_on(recipe, hosts, "ours", begun) == told
+
+
+def test_a_fit_on_real_data_alone_is_calibrated_on_them(produced: Path) -> None:
+    """Public data say nothing of masses: their clean slices are clean all the same."""
+    slices = [frozenset(), frozenset({"any", "subdural"}), frozenset(), frozenset()]
+    write_rsna(produced / "rsna_alone", {f"{nth}": slices for nth in range(1, 7)})
+    data = RSNA.replace('"rsna"\npath = "rsna"', '"rsna"\npath = "rsna_alone"')
+    run = experiment(produced, "rsna_alone", f'{data}\nphantoms = false\nallow = ["empty_class"]')
+    assert np.isfinite(run.fitted().scale.numpy()).all()
+    assert run.calibration.scale[5] == 1.0
+
+
+def test_the_split_that_data_come_with_is_kept_and_its_test_part_judged(produced: Path) -> None:
+    """By whole studies, for the report's tier L."""
+    labels = {nth: nth % 2 == 0 for nth in range(1, 11)}
+    table = write_folder(produced / "labelled", dict.fromkeys(labels, False))
+    parts = ("train", "train", "train", "train", "validation", "validation", "test", "test", "test", "test")
+    rows = [f"{PREFIX}.{nth},{int(sick)},{part}" for (nth, sick), part in zip(labels.items(), parts, strict=True)]
+    table.write_text("\n".join(["study_instance_uid,label,split", *rows]), "utf-8")
+    for nth in range(7, 11):  # finer: what the service would refuse is not judged
+        uid = f"{PREFIX}.{nth}"
+        tags = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "PatientID": f"synthetic-{nth}"}
+        fine = head(nth).repeat(2, 1).repeat(2, 2)
+        write_series(produced / "labelled" / f"study_{nth}", fine, PixelSpacing=[PIXEL_MM / 2] * 2, **tags)
+    data = '[data]\nlayout = "folder"\npath = "labelled"\nlabels = "labelled/labels.csv"\nphantoms = false'
+    run = experiment(produced, "alone", data)
+    found = [[entry.uid for entry in run.data().of(part)] for part in ("train", "validation", "test")]
+    assert list(map(len, found)) == [4, 2, 4]
+    told = run._held_out()
+    assert (told["studies"], told["with_lesion"]) == (4, 2)
+    assert told["threshold_baseline"].keys() < told.keys()
+
+
+def test_data_that_do_not_pass_the_check_are_not_learned_from(produced: Path) -> None:
+    """The file and the rule are named before anything is drawn; a rule that is allowed by name is told of instead."""
+    write_folder(produced / "broken", {nth: nth % 2 == 0 for nth in range(1, 9)})
+    uids = {"StudyInstanceUID": f"{PREFIX}.3", "SeriesInstanceUID": f"{PREFIX}.3.1"}
+    write(produced / "broken" / "study_3" / "IM0001.dcm", image(head(3)[5], 5, RescaleSlope=None, **uids))
+    told = '[data]\nlayout = "folder"\npath = "broken"\nlabels = "broken/labels.csv"'
+    with pytest.raises(Unfit, match=r"not_hu: .*study_3.*RescaleSlope.*data\.allow = \["):
+        experiment(produced, "broken_data", told).slices("train")
+    run = experiment(produced, "broken_data", f'{told}\nallow = ["not_hu", "corrupt", "label_missing"]')
+    assert len(run.data().source.entries()) >= 8
+    assert "not_hu" in run.console.export_text()
+
+
+def test_a_recipe_without_a_set_ends_before_anything_is_drawn(tmp_path: Path) -> None:
+    """The command needs four; each that is missing is named."""
+    (tmp_path / "tiny.toml").write_text(TINY + SET.format(name="train", seed=1), "utf-8")
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "tiny.toml"), "--cache", str(tmp_path / "cache")])
+    assert isinstance(done.exception, Unfit)
+    assert "no sets.validation, no sets.hard, no sets.held_out" in str(done.exception)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_fit_that_tells_no_loss_is_kept_all_the_same(produced: Path) -> None:
+    """The checkpoint is written last: where it is there, the fit is finished."""
+    run = experiment(produced, "silent", "fit.seed = 99")
+    run._keep(Fitted(made(run.settings), 0, 0.0, []))
+    assert run.trained().losses == []

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from training.evaluation.measure import Numbers, calibration, threshold_at
+from training.fit.data import Unfit
 from training.phantom.render import LABELS
 
 # No slice counts as positive under 0.3: a calibrated probability that low is no ground to overtake others, and where a
@@ -28,10 +29,16 @@ class Calibrated:
 
 
 def calibrate(logits: NDArray[np.float64], labels: NDArray[np.float32], false_alarm_share: float) -> Calibrated:
-    """From raw validation logits (n, 6) and labels (n, 6)."""
+    """From raw validation logits (n, 6) and labels (n, 6), 0.5 where a label is not asked.
+
+    Raises:
+        Unfit: no slice is said to be clean, or none to have a bleed.
+    """
+    if not {0.0, 1.0} <= set(labels[:, 0].tolist()):
+        raise Unfit("data: the validation part lacks slices with, or without, a bleed: nothing can be calibrated on it")
     scales, offsets, thresholds = [], [], {}
-    free = labels.max(1) == 0
     for nth, label in enumerate(LABELS):
+        free = (labels[:, nth] == 0) | (labels[:, 0] == 0)  # of masses public data say nothing, of any bleed they do
         asked = labels[:, nth] != 0.5
         scale, offset = calibration(logits[asked, nth], labels[asked, nth] == 1)
         probability = 1 / (1 + np.exp(-(logits[:, nth] * scale + offset)))

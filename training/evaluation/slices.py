@@ -5,13 +5,14 @@ Pure: tables and scores in, a report's figures out.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.measure import (
-    Estimate,
     auc,
     by_head,
     calibration_error,
@@ -23,8 +24,6 @@ from training.evaluation.threshold import blood_areas_mm2
 from training.fit.augment import plain_grid
 from training.phantom.render import LABELS
 from training.slices_out import SliceTable
-
-NEIGHBOURS = 2  # slices in a row that must agree before a study is flagged, as flagging asks by default
 
 
 def choose_blood_hu(table: SliceTable) -> float:
@@ -41,19 +40,29 @@ def judge(
     masks: NDArray[np.bool_],
     thresholds: dict[str, float],
     blood_from_hu: float,
+    *,
+    one_patient: bool = False,
 ) -> dict[str, Any]:
-    """All figures of one labelled set."""
+    """All figures of one labelled set; an interval says how heads differ, so of one patient's slices there is none."""
     asked = table.labels[:, 0] != 0.5
     truth, score, head = (table.labels[asked, 0] == 1).astype(float), probabilities[asked, 0], table.head[asked]
     area = blood_areas_mm2(table.hu[asked], table.pitch_mm[asked], blood_from_hu)
     flagged = score >= thresholds["any"]
+
+    def told(figure: Callable[[NDArray[np.intp]], float]) -> list[float]:
+        if one_patient:
+            return [round(figure(np.arange(len(head))), 4), math.nan, math.nan]
+        estimate = by_head(figure, head)
+        return [round(estimate.value, 4), round(estimate.low, 4), round(estimate.high, 4)]
+
     return {
         "slices": int(asked.sum()),
         "left_out": int((~asked).sum()),
         "with_lesion": int(truth.sum()),
-        "auc": _told(by_head(lambda r: auc(truth[r], score[r]), head)),
-        "auc_hu_threshold": _told(by_head(lambda r: auc(truth[r], area[r]), head)),
-        "auc_gain": _told(by_head(lambda r: auc(truth[r], score[r]) - auc(truth[r], area[r]), head)),
+        "one_patient": one_patient,
+        "auc": told(lambda r: auc(truth[r], score[r])),
+        "auc_hu_threshold": told(lambda r: auc(truth[r], area[r])),
+        "auc_gain": told(lambda r: auc(truth[r], score[r]) - auc(truth[r], area[r])),
         "sensitivity": float(flagged[truth == 1].mean()),
         "false_alarm_share": float(flagged[truth == 0].mean()),
         "sensitivity_hu_threshold_same_share": _sensitivity_at(truth, area, float(flagged[truth == 0].mean())),
@@ -62,34 +71,6 @@ def judge(
         "dice_of_lesion_slices": _mean_dice(table, masks),
         "recall_by_area": _recall(table, asked, flagged),
     }
-
-
-def judge_series(table: SliceTable, probabilities: NDArray[np.float64], thresholds: dict[str, float]) -> dict[str, Any]:
-    """Whole studies, flagged where NEIGHBOURS slices in a row reach a label's threshold. Slices are in order."""
-    limits = np.array([thresholds[label] for label in LABELS])
-    heads = list(dict.fromkeys(table.head.tolist()))
-    flagged, sick = [], []
-    for head in heads:
-        rows = table.head == head
-        flagged.append(in_a_row(probabilities[rows] >= limits, NEIGHBOURS))
-        sick.append(bool((table.labels[rows, 0] == 1).sum() >= NEIGHBOURS))
-    found, truth = np.array(flagged), np.array(sick)
-    return {
-        "studies": len(heads),
-        "with_lesion": int(truth.sum()),
-        "flagged_with_lesion": int((found & truth).sum()),
-        "flagged_without": int((found & ~truth).sum()),
-    }
-
-
-def in_a_row(positive: NDArray[np.bool_], count: int) -> bool:
-    """Whether any label (column) is positive on `count` slices (rows) in a row."""
-    runs = np.lib.stride_tricks.sliding_window_view(positive, count, axis=0)
-    return bool(runs.all(-1).any())
-
-
-def _told(estimate: Estimate) -> list[float]:
-    return [round(estimate.value, 4), round(estimate.low, 4), round(estimate.high, 4)]
 
 
 def _sensitivity_at(truth: NDArray[np.float64], score: NDArray[np.float64], share: float) -> float:

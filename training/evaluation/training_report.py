@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 NOTICE = (
-    "Trained and evaluated on **synthetic phantoms**. Not for diagnosis. The figures of tier S say how well the network"
-    " reads phantoms, not how well it reads patients; the false alarms of tier R are the only figures from real pixels."
+    "Not for diagnosis. The figures of tier S say how well the network reads bleeds that were drawn, not how well it"
+    " reads patients; only tiers R and L are of what a scanner saw."
 )
 
 
@@ -17,10 +17,10 @@ def markdown(figures: dict[str, Any]) -> str:
     lines = [
         f"# {run['model']}: training report",
         "",
-        NOTICE,
+        f"Trained on: **{run['trained_on']}**. {NOTICE}",
         "",
         f"- date: {run['date']}; command: `{run['command']}`; commit: {run['commit']}",
-        f"- machine: {run['machine']}; seed {run['seed']}; {run['epochs']} epochs, {run['fit_s']:.0f} s of fitting",
+        f"- machine: {run['machine']}; seed {run['seed']}; {_fits(run)}",
         _size_line(run),
         _threshold_line(figures["thresholds"], run["false_alarm_share"]),
         _baseline_line(figures["blood_from_hu"]),
@@ -35,16 +35,27 @@ def markdown(figures: dict[str, Any]) -> str:
     ):
         if name in figures["synthetic"]:
             lines += _set_lines(title, figures["synthetic"][name])
-    lines += _series_lines(figures.get("series"))
     lines += _real_lines(figures.get("real", {}))
+    lines += _labelled_lines(figures.get("labelled"))
     lines += ["", "![ROC](head_ct_lesion_roc.png)", "", "![Slices](head_ct_lesion_slices.png)", ""]
     return "\n".join(lines)
 
 
+def _fits(run: dict[str, Any]) -> str:
+    """The first fit as well, where this is a second one."""
+    told = f"{run['epochs']} epochs, {run['fit_s']:.0f} s of fitting"
+    before = run["first"]
+    return told if before is None else f"{before['epochs']} epochs, {before['fit_s']:.0f} s of fitting, then {told}"
+
+
 def _size_line(run: dict[str, Any]) -> str:
     size = f"parameters: {run['parameters']:,}; ONNX {run['onnx_bytes'] / 1e6:.2f} MB"
-    hosts = f", then {run['planted_slices']} pictures of {run['hosts']} real slices as well" if run["hosts"] else ""
-    return f"- {size}; training slices {run['training_slices']} of {run['training_heads']} phantom heads{hosts}"
+    sources = (
+        ("training_slices", f"of {run['training_heads']} phantom heads"),
+        ("planted_slices", f"pictures of {run['hosts']} real slices without a bleed"),
+        ("real_slices", f"of {run['real_studies']} real studies"),
+    )
+    return f"- {size}; learned from slices: {', '.join(f'{run[key]} {of}' for key, of in sources if run[key])}"
 
 
 def _threshold_line(thresholds: dict[str, float], share: float) -> str:
@@ -59,7 +70,10 @@ def _baseline_line(blood_from_hu: float) -> str:
 
 def _count_line(s: dict[str, Any]) -> str:
     left_out = f"{s['left_out']} grazed by one (under 40 mm²) left out"
-    return f"{s['slices']} slices, {s['with_lesion']} with a lesion; {left_out}. Intervals: 95 %, bootstrap over heads."
+    said = "Intervals: 95 %, bootstrap over heads."
+    if s["one_patient"]:
+        said = "No intervals: pictures of one patient do not say how patients differ."
+    return f"{s['slices']} slices, {s['with_lesion']} with a lesion; {left_out}. {said}"
 
 
 def _set_lines(title: str, s: dict[str, Any]) -> list[str]:
@@ -87,30 +101,39 @@ def _set_lines(title: str, s: dict[str, Any]) -> list[str]:
 
 
 def _interval(three: list[float]) -> str:
-    return f"{three[0]:.3f} ({three[1]:.3f}–{three[2]:.3f})"
-
-
-def _series_lines(s: dict[str, Any] | None) -> list[str]:
-    if s is None:
-        return []
-    found = f"{s['flagged_with_lesion']} of {s['with_lesion']} with a lesion"
-    false = f"{s['flagged_without']} of {s['studies'] - s['with_lesion']} without"
-    rule = "neighbouring 5 mm slices, flagged where two in a row reach a label's threshold"
-    return ["### Whole studies, unseen seeds", "", f"{s['studies']} studies of {rule}: {found}, {false}.", ""]
+    value, low, high = three
+    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _real_lines(real: dict[str, Any]) -> list[str]:
-    lines = ["## Tier R: real scans without a bleed, false alarms", ""]
+    lines = ["## Tier R: real slices without a bleed, false alarms", ""]
     if not real:
         return [*lines, "No real scan was given (`--real-dicom`, `--real-png`): not measured."]
-    lines += [
-        "| scan | slices | *any* raised | any label raised | two in a row | highest *any* |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines += ["| scan | slices | *any* raised | any label raised | highest *any* |", "|---|---|---|---|---|"]
     for name, r in real.items():
-        row = "yes" if r["study_flagged"] else "no"
-        lines.append(f"| {name} | {r['slices']} | {r['flagged']} | {r['any_label']} | {row} | {r['highest']:.3f} |")
-    return [*lines, "", "Tier L (real, labelled): none at hand."]
+        lines.append(f"| {name} | {r['slices']} | {r['raised']} | {r['any_label']} | {r['highest']:.3f} |")
+    return [*lines, "", "Of slices: whether a study is flagged, its card says."]
+
+
+def _labelled_lines(told: dict[str, Any] | None) -> list[str]:
+    lines = ["", "## Tier L: real and labelled, held out", ""]
+    if told is None:
+        return [*lines, "Not measured: the recipe names no labelled data (`[data]`)."]
+    if not told["studies"]:
+        return [*lines, "Not measured: the data have no part `test` that could be scored."]
+    baseline = told["threshold_baseline"]
+    count = f"{told['studies']} studies, {told['with_lesion']} with a bleed; {told['refused']} could not be scored"
+    lines += [
+        f"The part `test` of the recipe's data: {count}. None was learned from or calibrated on.",
+        "",
+        "| figure | network | HU threshold |",
+        "|---|---|---|",
+    ]
+    return lines + [f"| {key} | {_number(told[key])} | {_number(baseline[key])} |" for key in baseline]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def without_nan(value: Any) -> Any:

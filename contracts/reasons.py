@@ -59,6 +59,7 @@ class Reason(StrEnum):
     # failed
     GEOMETRY_MISSING = "geometry_missing"
     UNITS_UNKNOWN = "units_unknown"
+    COMPRESSED_TOO_FAR = "compressed_too_far"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     PIXELS_UNDECODABLE = "pixels_undecodable"
     PIXELS_OVER_BUDGET = "pixels_over_budget"
@@ -114,6 +115,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.CONTENT_OUT_OF_SCOPE: "The pixels do not look like what the model serves.",
     Reason.GEOMETRY_MISSING: "Pixel spacing, orientation or position is missing.",
     Reason.UNITS_UNKNOWN: "The pixel values are not in Hounsfield units.",
+    Reason.COMPRESSED_TOO_FAR: "Lossy compression has left too little of the image to judge it.",
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: "No decoder for this transfer syntax.",
     Reason.PIXELS_UNDECODABLE: "The pixel data could not be decoded.",
     Reason.PIXELS_OVER_BUDGET: "Decoding would exceed the memory budget.",

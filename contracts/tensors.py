@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from contracts.findings import Label
 
 HU_LOW, HU_HIGH = -1024, 3071  # the 12-bit CT range; FP16 is exact to ±2048, finer above than any threshold
+# LossyImageCompressionRatio (0028,2112) from which on blocks and rings are more than the image: several times what
+# guidelines allow for head CT (5 to 8); of pydicom's 693_J2KI, at 339, nothing but blocks is left.
+LARGEST_LOSSY_RATIO = 50.0
 
 
 @dataclass(frozen=True, slots=True)

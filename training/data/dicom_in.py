@@ -14,9 +14,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from scipy.ndimage import label
 
-from contracts.tensors import HU_HIGH, HU_LOW
+from contracts.tensors import HU_HIGH, HU_LOW, LARGEST_LOSSY_RATIO
 from training.data.geometry import Header, Stack, Vector, chosen_series, stacked
 from training.data.hounsfield import AIR_BELOW_HU, AIR_SHARE, bone_is_cut, unwrapped, why_not_hu
 from training.data.study import BadStudy, Doubt, Entry, Facts, Fault, NotHounsfield, Study, Truth
@@ -214,6 +215,7 @@ def read_hu(file: str) -> tuple[NDArray[np.int16], list[Doubt]]:
 def _hu(file: str, data: pydicom.Dataset) -> tuple[NDArray[np.int16], list[Doubt]]:
     slope, intercept = _number(data.get("RescaleSlope")), _number(data.get("RescaleIntercept"))
     _check_units(file, data, slope, intercept)
+    _check_compression(file, data)
     stored = data.pixel_array
     if stored.ndim != 2:
         raise BadStudy(file, f"has pixels of shape {stored.shape}")
@@ -224,6 +226,13 @@ def _hu(file: str, data: pydicom.Dataset) -> tuple[NDArray[np.int16], list[Doubt
     hu = stored.astype(np.float32) * np.float32(slope or 1.0) + np.float32(intercept or 0.0)
     hu[_padding(data, stored, slope or 1.0, intercept or 0.0)] = HU_LOW
     return np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16), doubts
+
+
+def _check_compression(file: str, data: pydicom.Dataset) -> None:
+    told = data.get("LossyImageCompressionRatio")
+    ratio = max((_number(one) or 0.0 for one in (told if isinstance(told, MultiValue) else [told])), default=0.0)
+    if ratio > LARGEST_LOSSY_RATIO:
+        raise BadStudy(file, f"lossy compression of {ratio:.0f} to 1 has left too little of the image")
 
 
 def _check_units(file: str, data: pydicom.Dataset, slope: float | None, intercept: float | None) -> None:

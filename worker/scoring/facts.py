@@ -47,6 +47,7 @@ class InstanceFacts:
     samples: int
     has_pixels: bool
     lossy: bool
+    lossy_ratio: float  # of the strongest of its compressions, as told; 0 where nothing is told
 
     def __repr__(self) -> str:
         """Never the texts: a repr ends up in logs."""
@@ -109,6 +110,7 @@ def instance_facts(data: Dataset) -> InstanceFacts:
         samples=max(1, _count(data, "SamplesPerPixel")),
         has_pixels=any(name in data for name in PIXELS),
         lossy=_text(data, "LossyImageCompression") == "01",
+        lossy_ratio=_largest(value_of(data, "LossyImageCompressionRatio")),
     )
 
 
@@ -199,6 +201,12 @@ def _floats(value: Any, count: int) -> list[float]:
     values = [_float(item) for item in (value if hasattr(value, "__iter__") and not isinstance(value, str) else [])]
     numbers = [number for number in values if number is not None]
     return numbers if len(values) == len(numbers) == count else []
+
+
+def _largest(value: Any) -> float:
+    """Of one number or several; 0 where there is none."""
+    many = hasattr(value, "__iter__") and not isinstance(value, str)
+    return max((number for item in (value if many else [value]) if (number := _float(item)) is not None), default=0.0)
 
 
 def _pair(values: list[float]) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from pydicom.uid import (
 from contracts.errors import NotAnalysable
 from contracts.findings import FARTHEST_MM, THICKEST_MM
 from contracts.reasons import Reason
-from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION, ModelSpec
+from contracts.tensors import BRAIN_MASK, HEAD_CT_LESION, LARGEST_LOSSY_RATIO, ModelSpec
 from worker.scoring.body_part import Said, said
 from worker.scoring.content import SURELY, head_likeness, shows_nothing
 from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
@@ -228,4 +228,5 @@ _FRAME_REFUSALS: tuple[tuple[Reason, Callable[[FrameFacts, InstanceFacts, Route]
     (Reason.SPACING_OUT_OF_SCOPE, _spacing_unserved),
     (Reason.THICKNESS_OUT_OF_SCOPE, lambda frame, _, route: (frame.thickness_mm or 0.0) not in route.thickness_mm),
     (Reason.UNITS_UNKNOWN, lambda frame, _, __: _units_unknown(frame)),
+    (Reason.COMPRESSED_TOO_FAR, lambda _, instance, __: instance.lossy_ratio > LARGEST_LOSSY_RATIO),
 )

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from contracts.errors import NotAnalysable
 from contracts.reasons import Reason
 from worker.scoring.body_part import Said, said
 from worker.scoring.content import head_likeness
 from worker.scoring.decode import Budget, frames_of, read
-from worker.scoring.facts import FrameFacts, InstanceFacts, Vector
+from worker.scoring.facts import FrameFacts, InstanceFacts, Vector, instance_facts
 from worker.scoring.hounsfield import hounsfield
 from worker.scoring.routing import check_content, check_frame, way_of
 
@@ -31,6 +33,7 @@ HEAD = InstanceFacts(
     samples=1,
     has_pixels=True,
     lossy=False,
+    lossy_ratio=0.0,
 )
 FRAME = FrameFacts(
     image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
@@ -83,6 +86,7 @@ def test_an_axial_head_ct_is_served() -> None:
         ({"body_part": "", "texts": ("CT ABDOMEN PELVIS",)}, Reason.BODY_PART_OUT_OF_SCOPE),
         ({"rows": 2048, "columns": 2048}, Reason.MATRIX_OUT_OF_SCOPE),
         ({"rows": 150, "columns": 150}, Reason.SPACING_OUT_OF_SCOPE),
+        ({"lossy": True, "lossy_ratio": 50.1}, Reason.COMPRESSED_TOO_FAR),
     ],
 )
 def test_instance_that_is_not_served_has_its_reason(changes: dict[str, object], reason: Reason) -> None:
@@ -272,3 +276,13 @@ def test_lossy_head_that_no_tag_names_is_recognised(sample: Callable[[str], byte
     hu, facts = hu_of(sample("693_UNCI.dcm"))
     assert facts.spacing_mm is not None
     assert head_likeness(hu, facts.spacing_mm).is_head()
+
+
+def test_how_far_an_image_was_compressed_is_read_from_its_tag() -> None:
+    """The strongest of several steps counts; nothing told is nothing known (PS3.3 C.7.6.1.1.5.2)."""
+    data = dcmread(get_testdata_file("693_J2KI.dcm"))
+    assert instance_facts(data).lossy_ratio == pytest.approx(338.69, abs=0.01)
+    data.LossyImageCompressionRatio = [5.0, 60.0]
+    assert instance_facts(data).lossy_ratio == 60.0
+    del data.LossyImageCompressionRatio
+    assert instance_facts(data).lossy_ratio == 0.0

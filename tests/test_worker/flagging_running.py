@@ -204,6 +204,7 @@ def site(bootstrap: str, redis_url: str, prefix: str, *, cooperative: bool = Fal
     log = KafkaLog(settings.kafka, hooks)
     client: Any = redis.Redis.from_url(redis_url, protocol=2, socket_timeout=2.0)
     try:
+        assert log.wait_up(WAIT_S), "the broker answers"
         yield Site(settings, log, client, RedisKeys(settings.redis.key_prefix), hooks)
     finally:
         log.close(5.0)

@@ -88,6 +88,7 @@ def test_a_store_that_comes_back_with_less_is_never_ok_before_it_is_whole(
             of.append(
                 *(arrived(n, study=bleeding) for n in range(3)), *(scored(n, CERTAIN, study=bleeding) for n in range(3))
             )
+            until("the flag stands first", lambda: [i.study_instance_uid for i in _list(served).items] == [bleeding, calm])
             before = until("all settled", lambda: _whole(served, calm, bleeding))
             server.kill()
             assert _list(served).status == "degraded"

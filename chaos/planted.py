@@ -69,7 +69,7 @@ def _slow(rig: Rig, _: Random) -> str:
 
 
 def _die_with_images_in_flight(rig: Rig, _: Random) -> str:
-    rig.model(Mood.SLOW)
+    rig.model(Mood.HANG)
     rig.pause(UNTIL_IN_FLIGHT_S)
     _kill(rig.workers)
     rig.model(Mood.SOUND)
@@ -118,9 +118,7 @@ def _kill(parts: Sequence[Part]) -> None:
 POISON = Fault("planted_poison", "an image that no decoder reads", _nothing, Load(6, (6, 7), positive=0.0, poison=3))
 CALM = Fault("planted_calm", "nothing is wrong", _nothing, SMALL)
 SLOW = Fault("planted_slow", "images wait for their score", _slow, SMALL)
-# More than the slow model scores before a busy machine comes round to the kill.
-LASTING = Load(studies=10, images=(8, 9), rate=20.0, stow=0.2, large=0.1)
-IN_FLIGHT = Fault("planted_in_flight", "workers die with images in flight", _die_with_images_in_flight, LASTING)
+IN_FLIGHT = Fault("planted_in_flight", "workers die with images in flight", _die_with_images_in_flight, SMALL)
 UNACKNOWLEDGED = Fault(
     "planted_unacknowledged", "producers die with images in flight", _die_before_the_acknowledgement, SMALL
 )

@@ -22,6 +22,7 @@ PEER = "kafka"
 POLL_MS = 200  # how late a request is seen; a requestor that hangs up at once is given longer than that
 RECORDS_AT_ONCE = 20  # a request of 20,000 instances is over a megabyte
 CALL_MS = 5_000  # longest wait for the coordinator, well below max.poll.interval
+NOTHING_OWNED_MS = 500  # while a group is gathered, a leave is answered only afterwards: nobody waits for that
 RETRY_S = 1.0
 
 LogEnds = Callable[[Any, Iterable[TopicPartition]], Mapping[TopicPartition, int]]
@@ -120,8 +121,9 @@ class CommitmentLog:
         if consumer is None:
             return
         with suppress(PeerError), self._mapped():  # the group notices by its session that it is gone
-            self.moved(consumer.assignment(), ours=False)
-            consumer.close(autocommit=False, timeout_ms=CALL_MS)
+            owned = consumer.assignment()
+            self.moved(owned, ours=False)
+            consumer.close(autocommit=False, timeout_ms=CALL_MS if owned else NOTHING_OWNED_MS)
         self._heed()
 
 

@@ -28,7 +28,7 @@ from launch.clients.kafka_call import KafkaLog, make_consumer
 from launch.wiring.flagging import build
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 40.0  # Tansu needs up to 11 s to give a group's partitions to a new member
+WAIT_S = 90.0  # Tansu needs up to 11 s to give a group's partitions to a new member, a busy machine five times as long
 
 
 def wait_until(true: Callable[[], object], what: str, wait_s: float = WAIT_S) -> None:
@@ -204,6 +204,7 @@ def site(bootstrap: str, redis_url: str, prefix: str, *, cooperative: bool = Fal
     log = KafkaLog(settings.kafka, hooks)
     client: Any = redis.Redis.from_url(redis_url, protocol=2, socket_timeout=2.0)
     try:
+        assert log.wait_up(WAIT_S), "the broker answers"
         yield Site(settings, log, client, RedisKeys(settings.redis.key_prefix), hooks)
     finally:
         log.close(5.0)

@@ -397,7 +397,7 @@ class Run:
         told = json.dumps(without_nan(figures), indent=1, ensure_ascii=False, allow_nan=False)
         (self.reports / f"{self.recipe.name}.json").write_text(told + "\n", "utf-8")
         (self.reports / f"{self.recipe.name}.md").write_text(markdown(figures), "utf-8")
-        self.console.print(markdown(figures))
+        self.console.print(markdown(figures), markup=False, highlight=False)
 
     def _facts(self) -> dict[str, Any]:
         state = _state(self.checkpoint)

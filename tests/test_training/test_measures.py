@@ -38,6 +38,13 @@ def test_a_threshold_never_lets_more_than_its_share_pass(scores: list[float], sh
     assert (np.array(scores) >= threshold).mean() <= share
 
 
+@pytest.mark.parametrize(("share", "passing"), [(0.05, 1), (0.09, 1), (0.1, 2), (0.04, 0), (1.0, 19)])
+def test_a_threshold_lets_pass_what_its_share_allows(share: float, passing: int) -> None:
+    """One of twenty is five in a hundred: a stricter point would miss bleeds for nothing."""
+    scores = np.arange(20) / 20
+    assert (scores >= threshold_at(scores, share)).sum() == passing
+
+
 def test_auc_of_a_perfect_a_reversed_and_a_one_sided_score() -> None:
     """1, 0, and not a number where only one class is present."""
     truth = np.array([0.0, 0, 1, 1])

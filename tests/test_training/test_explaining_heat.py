@@ -112,7 +112,7 @@ def test_an_untrained_network_does_not_point_at_the_lesion(planted: Planted, tmp
 
 
 def test_shapley_values_need_no_gradient_and_favour_the_lesion(planted: Planted, network: Network) -> None:
-    """For graphs that cannot be followed: on the slices with the largest lesions their regions speak more, as a rule."""
+    """For graphs that cannot be followed: where the lesions are largest, their regions speak more, as a rule."""
     largest = sorted(planted, key=lambda p: p[2])[-3:]
 
     def shapley(one: Slice) -> Heat:

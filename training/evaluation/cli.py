@@ -55,7 +55,13 @@ Real = Annotated[
 ]
 Blast = Annotated[
     Path | None,
-    typer.Option(envvar="TRIAGE_BLAST_CT", help="Weights of BLAST-CT, as a baseline (minutes a study).", exists=True),
+    typer.Option(
+        envvar="TRIAGE_BLAST_CT", help="Weights of BLAST-CT: baseline, and judge of the phantoms.", exists=True
+    ),
+]
+BlastBaseline = Annotated[
+    bool,
+    typer.Option("--blast-baseline/--no-blast-baseline", help="BLAST-CT reads every study as well: a minute each."),
 ]
 
 
@@ -81,12 +87,16 @@ def evaluate(  # noqa: PLR0913, PLR0917  # Typer's options
     cache: Annotated[Path | None, typer.Option(help="Cache for drawn studies, outside the clone.")] = None,
     brain_mask: Mask = True,  # noqa: FBT002  # a flag
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Slices in the report.")] = True,  # noqa: FBT002  # a flag
+    blast_baseline: BlastBaseline = True,  # noqa: FBT002  # a flag
 ) -> None:
     """Evaluate a model on fresh phantoms (tier S) or on a folder of DICOM (tiers R and L)."""
     if context.invoked_subcommand is not None:
         return
     letter = _letter(tier, dicom, csv)
-    asked = Asked(seed, studies, dicom, csv, model, tuple(real or ()), blast_ct, report, cache, brain_mask, pictures)
+    places = tuple(real or ())
+    asked = Asked(
+        seed, studies, dicom, csv, model, places, blast_ct, report, cache, brain_mask, pictures, blast_baseline
+    )
     run = Evaluation(asked, Console(stderr=True))
     told = run.told(letter)
     if report is not None:
@@ -158,6 +168,7 @@ class Asked:
     cache: Path | None
     brain_mask: bool = True
     pictures: bool = True
+    blast_baseline: bool = True
 
 
 class Evaluation:
@@ -229,7 +240,7 @@ class Evaluation:
         )
 
     def _slow(self) -> tuple[Reader, ...]:
-        if self.asked.blast_ct is None:
+        if self.asked.blast_ct is None or not self.asked.blast_baseline:
             return ()
         from training.evaluation.blast_in import BlastCt  # noqa: PLC0415  # heavy: only for work
 
@@ -311,6 +322,7 @@ class Evaluation:
         given = [f"--seed {asked.seed} --studies {asked.studies}"]
         given += [f"--real {place.name}" for place in asked.real]
         given += ["--blast-ct FILE"] if asked.blast_ct else []
+        given += ["--no-blast-baseline"] if asked.blast_ct and not asked.blast_baseline else []
         given += [f"--dicom {asked.dicom.name} --csv {asked.csv.name}"] if asked.dicom and asked.csv else []
         given += [] if asked.brain_mask else ["--no-brain-mask"]
         given += [] if asked.pictures else ["--no-pictures"]

@@ -24,7 +24,7 @@ from training.phantom.render import LABELS, Slices, render
 from training.phantom.scanner import plan_scanner
 
 FIRST_SEED = 9_000_000  # far from every set of the recipe
-WANTED = ("intraparenchymal", "subdural", "epidural", "subarachnoid", "", "", "")  # "" is a head without a lesion
+WANTED = ("intraparenchymal", "subdural", "epidural", "subarachnoid", "", "")  # "" is a head without a lesion
 DIFFICULTY = (0.0, 0.2)  # the demo shows the way of a scan, not the limits of the model
 SHAPE, PITCH_MM = (256, 256), 0.9
 SLICES, SPACING_MM, LOWEST_MM = 26, 5.0, -58.0

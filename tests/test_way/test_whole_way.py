@@ -73,7 +73,7 @@ def ended(stack: Stack, sent: Sent) -> dict[str, Any]:
 @pytest.mark.stack
 def test_storescu_sends_a_bleed_and_it_is_flagged_and_first(stack: Stack, tmp_path: Path) -> None:
     """A clean head first, then a bleeding head: the bleed is flagged and stands before the clean one."""
-    clean, bleed = phantom(tmp_path, 101, "clean"), phantom(tmp_path, 102, "lesion")
+    clean, bleed = phantom(tmp_path, 100, "clean"), phantom(tmp_path, 102, "lesion")
     for sent in (clean, bleed):
         assert senders.accepted(senders.storescu(stack.dicom, sent.files)) == len(sent.files)
     study = ended(stack, bleed)

@@ -74,7 +74,7 @@ def train(  # noqa: PLR0913, PLR0917  # Typer's options are the arguments
             Console(stderr=True),
             config,
         )
-        return run if hosts is None or not learned else run.second(hosts, hosts_named)
+        return run if hosts is None or not learned else run.second(hosts, hosts_named, (real_dicom, real_png))
 
     context.obj = prepared
     if context.invoked_subcommand is None:

@@ -157,19 +157,20 @@ class Run:
         self._keep(done)
         return done
 
-    def second(self, hosts: Path, named: str) -> Run:
+    def second(self, hosts: Path, named: str, real: Sequence[Path | None] = ()) -> Run:
         """What the recipe says of real slices to plant bleeds in, begun with the weights of this fit.
 
-        `named`: whose slices they are, and their licence.
+        `named`: whose slices they are, and their licence. `real`: what will be counted on.
 
         Raises:
-            Unfit: the recipe says nothing of them, or no brain is in them.
+            Unfit: the recipe says nothing of them, no brain is in them, or one is in `real` too.
         """
         self.require(TO_FIT)
         wanted = self.recipe.hosts
         if wanted is None:
             raise Unfit("--hosts: the recipe has no table [hosts] that says what is made of them")
         name = checked_name(named)
+        _apart(digests_of(hosts), real)
         try:
             planted = hosted(
                 read_hosts(hosts),
@@ -215,10 +216,7 @@ class Run:
         learned = self.hosts
         if self.first is None and self.recipe.fit.start_from:
             learned = note_of(self.settings.start_from).hosts
-        for folder in real:
-            shared = len(learned & digests_of(folder)) if folder is not None and learned else 0
-            if shared:
-                raise Unfit(f"{folder}: {shared} of its slices are among the --hosts: nothing is measured on them")
+        _apart(learned, real)
 
     def _teacher_run(self, told: str) -> Run:
         return Run(load_recipe(Path(told)), self.cache, self.models, self.reports, self.console, Path(told))
@@ -442,6 +440,13 @@ class Run:
     def demo_heads(self, file: Path) -> None:
         """Render the demo's heads."""
         demo_out.write_demo_heads(file, self.atlas(), self.console.print)
+
+
+def _apart(learned: frozenset[str], real: Sequence[Path | None]) -> None:
+    for folder in real:
+        shared = len(learned & digests_of(folder)) if folder is not None and learned else 0
+        if shared:
+            raise Unfit(f"{folder}: {shared} of its slices are among the --hosts: nothing is measured on them")
 
 
 def _answers(served: Served, slices: Slices) -> tuple[np.ndarray[Any, np.dtype[np.float64]], Any]:

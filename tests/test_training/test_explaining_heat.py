@@ -187,6 +187,8 @@ def test_the_command_writes_a_picture_beside_the_slice(planted: Planted, tmp_pat
     width, height = Image.open(tmp_path / "told.png").size
     assert width > 3 * height
     assert "subarachnoid" in done.stdout
+    scope = CliRunner().invoke(app, [*words[:-2], "--method", "segmentation"])
+    assert ("out of scope" in scope.stderr) is (max(one.spacing_mm) > 1.2)
 
 
 @pytest.mark.parametrize(
@@ -202,3 +204,14 @@ def test_what_cannot_be_explained_is_a_sentence_with_the_file(tags: dict[str, An
     assert word in done.stderr
     assert "slice.dcm" in done.stderr
     assert CliRunner().invoke(app, ["explain", str(file), "--method", "guess"]).exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "word"), [("slice.dcm", "no .png"), ("nowhere/told.png", "no folder")])
+def test_a_picture_goes_where_pictures_go(name: str, word: str, tmp_path: Path) -> None:
+    """Never over a scan, and a folder that is not there is told before the work."""
+    file = data_cases.write(tmp_path / "slice.dcm", data_cases.image(np.full((160, 160), 30, np.int16)))
+    before = file.read_bytes()
+    done = CliRunner().invoke(app, ["explain", str(file), "--out", str(tmp_path / name)])
+    assert done.exit_code == 2
+    assert word in " ".join(done.stderr.replace("│", " ").split())
+    assert file.read_bytes() == before

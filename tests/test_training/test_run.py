@@ -247,6 +247,8 @@ def test_a_second_fit_learns_from_bleeds_planted_in_real_slices(produced: Path) 
     )
     brains = [plane for plane in run.table("hard").hu if inside_of(plane.astype(np.float32), 1.1) is not None]
     Image.fromarray(np.clip(brains[0], 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(host / "a.png")
+    with pytest.raises(Unfit, match=r"1 of its slices are among the --hosts"):
+        run.second(host, NAMED, (host,))
     second = run.second(host, NAMED)
     write_folder(produced / "another", {1: False})
     second.apart((produced / "another", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,19 +43,32 @@ def explain(  # Typer's options are the arguments
     """Write the picture and tell the probabilities."""
     from training.evaluation.network_in import Network  # noqa: PLC0415  # PyTorch and the rest, only for work
     from training.evaluation.reading import LABELS  # noqa: PLC0415  # heavy: only for work
+    from training.evaluation.scope import plane_refusal  # noqa: PLC0415  # heavy: only for work
     from training.explaining.picture import NOTICE, draw  # noqa: PLC0415  # heavy: only for work
 
     _checked(method or DEFAULT_METHODS, label, LABELS)
+    target = _target(out or Path(f"{file.stem}.explained.png"))
     one, network = slice_of(file), Network(model)
+    refused = plane_refusal(one.hu.shape, one.spacing_mm)
+    if refused:
+        typer.echo(f"{file}: the service would not analyse this slice: {refused}", err=True)
     probabilities, values = network.answers(one.hu[None], one.spacing_mm)
     nth = LABELS.index(label)
     work = _Work(one, network, nth, values[0], model, checkpoint)
     heats = [work.heat(name) for name in method or DEFAULT_METHODS]
-    target = out or Path(f"{file.stem}.explained.png")
     told = f"{label}: {probabilities[0, nth]:.2f} (operating point {network.thresholds[label]:.2f})"
     draw(one, heats, told, target)
     print("\n".join(f"{name:<20}{value:6.3f}" for name, value in zip(LABELS, probabilities[0], strict=True)))  # noqa: T201  # the answer
     print(f"{target}\n{NOTICE}")  # noqa: T201  # a command line prints
+
+
+def _target(out: Path) -> Path:
+    """Where a picture may be written: told before the work, and never over a scan."""
+    if out.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{out} is no .png", param_hint="--out")
+    if not out.absolute().parent.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise typer.BadParameter(f"{out.absolute().parent} is no folder that can be written to", param_hint="--out")
+    return out
 
 
 def _checked(methods: list[str] | tuple[str, ...], label: str, labels: tuple[str, ...]) -> None:

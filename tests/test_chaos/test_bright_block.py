@@ -65,13 +65,13 @@ def test_scoring_refuses_a_spoilt_answer(mood: Mood) -> None:
         assert refused.value.reason is Reason.MODEL_ANSWER_INVALID
 
 
-def test_the_configuration_is_the_real_models_but_for_the_grid() -> None:
-    """Scoring must take the stand-in for the model that is shipped: same tensors, labels, operating points."""
+def test_the_configuration_is_the_real_models_but_for_its_values() -> None:
+    """Scoring must take the stand-in for the model that is shipped: same tensors, labels, parameters; own points, grid."""
     real, ours = (
         (ROOT / place / "head_ct_lesion" / "configs" / "cpu.pbtxt").read_text().split("\nname:")[1]
         for place in ("triton_models", "chaos/standin")
     )
-    grid = re.compile(r'(key: "grid_\w+" value \{ string_value: )"[\d.]+"')
-    assert grid.sub(r'\1"…"', ours) == grid.sub(r'\1"…"', real.replace(f"{MARK}\n", ""))
+    value = re.compile(r'(key: "(?:grid_\w+|threshold\.\w+|trained_on)" value \{ string_value: )"[^"]+"')
+    assert value.sub(r'\1"…"', ours) == value.sub(r'\1"…"', real.replace(f"{MARK}\n", ""))
     assert f'"grid_size" value {{ string_value: "{GRID_SIZE}"' in ours
     assert f'"grid_pitch_mm" value {{ string_value: "{GRID_PITCH_MM}"' in ours

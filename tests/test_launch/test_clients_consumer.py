@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -260,6 +261,40 @@ def joined(settings: KafkaSettings, topic: str) -> KafkaConsumer:
     return member
 
 
+@contextmanager
+def polled(*members: KafkaConsumer) -> Iterator[None]:
+    """Each in a thread of its own, as in a process of its own."""
+    stop = threading.Event()
+
+    def turn(member: KafkaConsumer) -> None:
+        while not stop.is_set():
+            member.poll(timeout_ms=50)
+
+    turning = [threading.Thread(target=turn, args=(member,)) for member in members]
+    for thread in turning:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in turning:
+            thread.join(30)
+
+
+def settle(members: Sequence[KafkaConsumer], wait_s: float = 90.0) -> None:
+    """Until all are members, one shared out, and nobody asked for another rebalance for a while."""
+    until = time.monotonic() + wait_s
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + 3:
+        assert time.monotonic() < until, "the group never settles"
+        coordinators = [member._coordinator for member in members]
+        if not all(one.stable() and not one.need_rejoin() for one in coordinators) or (
+            [one._is_leader for one in coordinators].count(True) != 1
+        ):
+            quiet_since = time.monotonic()
+        time.sleep(0.02)
+
+
 def test_a_member_alone_that_was_given_nothing_counts_what_nobody_reads(settings: KafkaSettings) -> None:
     """A consumer whose assignment stays empty though nobody else is there has a backlog, for its watchdog to notice."""
     member = joined(settings, topics_of(settings).audit)
@@ -277,21 +312,87 @@ def test_a_member_beside_others_may_have_nothing(kafka_broker: str, topic_prefix
     """With more members than partitions somebody idles, which is no fault."""
     settings = settings_for(kafka_broker, topic_prefix)
     topic = topics_of(settings).audit
-    stop = threading.Event()
     other = joined(settings, topic)
-    turning = threading.Thread(target=lambda: [other.poll(timeout_ms=50) for _ in iter(stop.is_set, True)])
-    turning.start()
     member = make_consumer(settings, group=group_of(settings, "readers"), topics=[topic])
     try:
         member.subscribe([topic])
-        until = time.monotonic() + 60
-        while not 0 < len(member.assignment()) < settings.partitions and time.monotonic() < until:
-            member.poll(timeout_ms=100)
+        with polled(other):
+            until = time.monotonic() + 60
+            while not 0 < len(member.assignment()) < settings.partitions and time.monotonic() < until:
+                member.poll(timeout_ms=100)
         assert 0 < len(member.assignment()) < settings.partitions
         member._subscription.assign_from_subscribed([])
         assert not any(backlog_of(member).values())
     finally:
-        stop.set()
-        turning.join(10)
         member.close(autocommit=False)
         other.close(autocommit=False)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("guarded", [True, False])
+def test_two_that_were_thrown_out_claim_nothing_they_lost(
+    kafka_broker: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Both had all partitions once, and lose their membership: with the guard all are read again. Without it the
+    library waits for owners that do not exist, and the member that shared them out counts what nobody reads.
+    """
+    if not guarded:
+        monkeypatch.setattr(consumer_call, "guard_claims", lambda _: None)
+    settings = settings_for(kafka_broker, topic_prefix)
+    topic = topics_of(settings).audit
+    every = {TopicPartition(topic, number) for number in range(settings.partitions)}
+    both = [make_consumer(settings, group=group_of(settings, "readers"), topics=[topic]) for _ in range(2)]
+    try:
+        for one in both:
+            one.subscribe([topic])
+        with polled(*both):
+            settle(both)
+        for one in both:  # what the library's own state is after each was alone for a while, and was then thrown out
+            one._coordinator._assignors["cooperative-sticky"].member_assignment = sorted(every)
+            one._coordinator.reset_generation()
+        with polled(*both):
+            settle(both)
+        had = [tp for one in both for tp in one.assignment()]
+        waiting = [tp for one in both for tp, records in backlog_of(one).items() if records]
+        assert {*had, *waiting} == every
+        assert len(had) + len(waiting) == len(every), "nothing twice"
+        assert bool(waiting) is not guarded
+    finally:
+        for one in both:
+            one.close(autocommit=False)
+
+
+def rarely(member: KafkaConsumer, partitions: int, wait_s: float) -> int:
+    """Polls as a worker does that has much to do in between: briefly, long apart. How many partitions it has then."""
+    until = time.monotonic() + wait_s
+    while len(member.assignment()) < partitions and time.monotonic() < until:
+        member.poll(timeout_ms=1)
+        time.sleep(0.3)
+    return len(member.assignment())
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_join_that_ends_between_two_polls_counts(
+    kafka_broker: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A member that polls rarely gets its partitions, and those that are added. Without the guard it never does."""
+    settings = settings_for(kafka_broker, topic_prefix)
+    topic = topics_of(settings).audit
+    more = settings.partitions + 2
+    if not guarded:
+        monkeypatch.setattr(consumer_call, "guard_joins", lambda _: None)
+    group, age_ms = group_of(settings, "readers"), {"metadata_max_age_ms": 500}
+    member = make_consumer(settings, group=group, topics=[topic], **age_ms)
+    member.subscribe([topic])
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+    try:
+        had = rarely(member, settings.partitions, 60 if guarded else 6)
+        assert had == (settings.partitions if guarded else 0)
+        while not (member.assignment() and member._coordinator.stable() and not member._coordinator.need_rejoin()):
+            member.poll(timeout_ms=500)
+        admin.create_partitions({topic: more})
+        assert rarely(member, more, 60 if guarded else 6) == (more if guarded else settings.partitions)
+    finally:
+        admin.close()
+        member.close(autocommit=False)

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ STUDIES = uids(each=3)
 IMAGES = 6
 SESSION_S = 6.0  # the setting's default
 PATIENCE_S = 90.0  # a busy machine; nothing here measures speed
+NAPS = 10  # one in two sleepers tries to write as it wakes
 
 
 @dataclass
@@ -71,6 +73,7 @@ def workers(here: Site, folder: Path, count: int = 2) -> Iterator[list[Worker]]:
         for one in started:
             one.process.kill()
             one.process.wait()
+            sys.stdout.write((one.folder / "worker.log").read_text(encoding="utf-8"))  # shown where the test fails
 
 
 @pytest.fixture
@@ -113,8 +116,22 @@ def check_told_once(here: Site) -> None:
     assert flagged == dict.fromkeys(STUDIES, 1), "audit records of one change have one key"
 
 
+def nap(here: Site, both: Sequence[Worker], sleeper: Worker) -> None:
+    """Once it is stopped: the other takes over all, it wakes, and they share again."""
+    other = next(one for one in both if one is not sleeper)
+    wait_until(lambda: other.holds() == 2, "the other has both", PATIENCE_S)
+    wait_until(here.ready, "taken over", PATIENCE_S)
+    sleeper.send(signal.SIGCONT)
+    wait_until(lambda: [one.holds() for one in both] == [1, 1], "shared again", PATIENCE_S)
+    wait_until(here.ready, "ready again", PATIENCE_S)
+
+
 def test_a_zombie_that_wakes_up_doubles_nothing_and_lowers_nothing(here: Site, tmp_path: Path) -> None:
-    """SIGSTOP beyond the session in mid-study, twice, each worker once; what the sleeper then tries is refused."""
+    """SIGSTOP beyond the session in mid-study, each worker once; what the sleeper then tries is refused.
+
+    A sleeper that hears first that it left the group tries nothing: they go on sleeping in turn, while a scanner sends
+    its images again, until one tried.
+    """
     pace = random.Random(3)
     events = [one for study in STUDIES for one in arrivals(study)]
     with workers(here, tmp_path) as both:
@@ -127,13 +144,14 @@ def test_a_zombie_that_wakes_up_doubles_nothing_and_lowers_nothing(here: Site, t
                 if place == len(part) // 3:
                     time.sleep(pace.random() * 0.05)
                     sleeper.send(signal.SIGSTOP)
-            other = both[1 - both.index(sleeper)]
-            wait_until(lambda other=other: other.holds() == 2, "the other has both", PATIENCE_S)  # type: ignore[misc]
-            wait_until(here.ready, "taken over", PATIENCE_S)
-            sleeper.send(signal.SIGCONT)
-            wait_until(lambda: [one.holds() for one in both] == [1, 1], "shared again", PATIENCE_S)
-            wait_until(here.ready, "ready again", PATIENCE_S)
+            nap(here, both, sleeper)
         wait_until(lambda: all_flagged(here), "all flagged", PATIENCE_S)
+        for sleeper in itertools.islice(itertools.cycle(both), NAPS):
+            if any(one.told("stale_write") for one in both):
+                break
+            sleeper.send(signal.SIGSTOP)
+            here.append(*events)
+            nap(here, both, sleeper)
         assert any(one.told("stale_write") for one in both), "a sleeper tried, and was refused"
     check_told_once(here)
 

@@ -66,7 +66,7 @@ def test_scoring_refuses_a_spoilt_answer(mood: Mood) -> None:
 
 
 def test_the_configuration_is_the_real_models_but_for_its_values() -> None:
-    """Scoring must take the stand-in for the model that is shipped: tensors, labels, parameters; its own points, grid."""
+    """Scoring must take the stand-in for the shipped model: tensors, labels, parameters; its own points, grid."""
     real, ours = (
         (ROOT / place / "head_ct_lesion" / "configs" / "cpu.pbtxt").read_text().split("\nname:")[1]
         for place in ("triton_models", "chaos/standin")

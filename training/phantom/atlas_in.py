@@ -36,11 +36,6 @@ class Atlas:
     brain: torch.Tensor
     origin_mm: tuple[float, float, float]
 
-    def centres_of(self, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """RAS millimetres, shape (n, 3), of the voxels marked in `wanted` (Z, Y, X)."""
-        zyx = np.argwhere(wanted)
-        return (zyx[:, ::-1] + np.asarray(self.origin_mm)).astype(np.float32)
-
 
 def load_atlas(cache_dir: Path) -> Atlas:
     """The atlas from the cache, built on first use (about ten seconds)."""

@@ -23,7 +23,6 @@ Field: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[slice, slice, slice]
 
 TEXTURE_CUBE_MM = 256.0  # side of the cube that textures and warps fill, centred on the template's origin
-TEXTURES = 6  # three coarse ones, then three fine ones
 COARSE_MM, FINE_MM = 18.0, 5.5
 LOOK = 6  # samples between two looks for a small thing
 

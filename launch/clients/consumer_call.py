@@ -25,7 +25,7 @@ from contracts.errors import PeerAway, PeerRefused, PeerTimeout, SettingsError
 from contracts.scans import Place
 from contracts.settings import KafkaSettings
 from launch.clients.connect_call import PEER, client_config, mapped, opened
-from launch.clients.guards_call import guard_claims, guard_joins, guard_resume, guard_shares
+from launch.clients.guards_call import guard_claims, guard_joins, guard_resume, guard_shares, left_out
 from launch.clients.line_call import RECORD_OVERHEAD_BYTES
 from launch.clients.topics_call import create_missing, one_count
 
@@ -82,9 +82,10 @@ def make_consumer(
         consumer.close(autocommit=False)
         raise
     guard_resume(consumer)
-    guard_claims(consumer)
-    guard_joins(consumer)
-    guard_shares(consumer)
+    if group is not None:
+        guard_claims(consumer)
+        guard_joins(consumer)
+        guard_shares(consumer)
     return consumer
 
 
@@ -108,22 +109,6 @@ def _check_known(consumer: KafkaConsumer, topics: list[str]) -> None:
         one_count(counts)
 
 
-def _left_out(consumer: KafkaConsumer) -> set[TopicPartition]:
-    """Partitions of its topics that nobody has, as this consumer knows where it was the one to share them out."""
-    coordinator = consumer._coordinator  # noqa: SLF001  # as above
-    if coordinator is None or not (coordinator._is_leader and coordinator.stable()):  # noqa: SLF001  # as above
-        return set()  # another shared them out, or they are still being shared out
-    given = coordinator.triage_given if coordinator.triage_members > 1 else set(consumer.assignment())
-    topics = consumer.subscription() or ()
-    every = {TopicPartition(topic, number) for topic in topics for number in _numbers(consumer, topic)}
-    return every - given
-
-
-def _numbers(consumer: KafkaConsumer, topic: str) -> Iterable[int]:
-    """The topic's partitions as the client knows them; asks nobody."""
-    return consumer._cluster.partitions_for_topic(topic) or ()  # noqa: SLF001  # the public way may block
-
-
 def backlog_of(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
     """Records known to wait, by assigned partition that is not paused, from the last fetch; asks nobody.
 
@@ -134,7 +119,7 @@ def backlog_of(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
         active = consumer.assignment() - consumer.paused()
         ends = {tp: consumer.highwater(tp) for tp in active}
         waiting = {tp: max(0, end - (consumer.position(tp) or 0)) for tp, end in ends.items() if end is not None}
-        return waiting | dict.fromkeys(_left_out(consumer), 1)
+        return waiting | dict.fromkeys(left_out(consumer), 1)
 
 
 def log_start(consumer: KafkaConsumer, tp: TopicPartition) -> int:

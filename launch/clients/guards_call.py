@@ -1,14 +1,16 @@
 """Guards against kafka-python 3.0.12, put into each consumer as it is made (docs/decisions/0003-kafka-python.md).
 
-They touch private names, for want of public ones. tests/test_launch/test_clients_consumer.py runs with and without
-them, and fails on the day that the library mends what they mend.
+``guard_resume`` is for every consumer, the others are for members of a group. They touch private names, for want of
+public ones. tests/test_launch/test_clients_consumer.py runs with and without them, and fails on the day that the
+library mends what they mend.
 """
 
 import functools
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 
 
@@ -43,8 +45,6 @@ def guard_claims(consumer: KafkaConsumer) -> None:
     holds (as in the Java client) is given to it again, or it lets it go and asks for another rebalance.
     """
     coordinator = consumer._coordinator  # noqa: SLF001  # no public way; tests/test_launch fails without it
-    if coordinator is None:
-        return
     inner = coordinator.group_protocols
 
     @functools.wraps(inner)
@@ -97,8 +97,6 @@ def guard_joins(consumer: KafkaConsumer) -> None:
     it has taken note of by then, the next poll sees no need to go on: the member waits outside its group for ever.
     """
     coordinator = consumer._coordinator  # noqa: SLF001  # as above
-    if coordinator is None:
-        return
     coordinator._manager = _Joins(coordinator._manager, coordinator)  # noqa: SLF001  # as above
     inner = coordinator.need_rejoin
 
@@ -112,8 +110,6 @@ def guard_joins(consumer: KafkaConsumer) -> None:
 def guard_shares(consumer: KafkaConsumer) -> None:
     """Makes the consumer remember what it gave to how many members, when it was the one to share the partitions out."""
     coordinator = consumer._coordinator  # noqa: SLF001  # as above
-    if coordinator is None:
-        return
     inner = coordinator._perform_assignment  # noqa: SLF001  # as above
 
     @functools.wraps(inner)
@@ -124,3 +120,19 @@ def guard_shares(consumer: KafkaConsumer) -> None:
         return shares
 
     coordinator._perform_assignment = perform_assignment  # noqa: SLF001  # as above
+
+
+def left_out(consumer: KafkaConsumer) -> set[TopicPartition]:
+    """Partitions of its topics that nobody has, as this consumer knows where it was the one to share them out."""
+    coordinator = consumer._coordinator  # noqa: SLF001  # as above
+    if not (coordinator._is_leader and coordinator.stable()):  # noqa: SLF001  # as above
+        return set()  # another shared them out, or they are still being shared out
+    given = coordinator.triage_given if coordinator.triage_members > 1 else set(consumer.assignment())
+    topics = consumer.subscription() or ()
+    every = {TopicPartition(topic, number) for topic in topics for number in _numbers(consumer, topic)}
+    return every - given
+
+
+def _numbers(consumer: KafkaConsumer, topic: str) -> Iterable[int]:
+    """The topic's partitions as the client knows them; asks nobody."""
+    return consumer._cluster.partitions_for_topic(topic) or ()  # noqa: SLF001  # the public way may block
